@@ -1,0 +1,81 @@
+//! Rule R10: a BatchNorm that was not folded into the convolution before it.
+
+use crate::float::{cvt, fma, sqrt};
+use crate::operand::expect_len;
+use crate::{CodeType, Error, Quantization};
+use alloc::vec::Vec;
+
+/// The trained parameters, one element a channel each.
+#[derive(Clone, Copy, Debug)]
+pub struct Parameters<'a> {
+    /// γ
+    pub weight: &'a [f32],
+    /// β
+    pub bias: &'a [f32],
+    /// μ
+    pub running_mean: &'a [f32],
+    /// σ²
+    pub running_var: &'a [f32],
+    /// Added to the variance, as f32.
+    pub eps: f64,
+}
+
+/// `q_Y = clamp(cvt(fma(alpha, f32(q_X − z_X), beta)) + z_Y)`, one alpha and beta a channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchNorm {
+    alpha: Vec<f32>,
+    beta: Vec<f32>,
+    input_zero_point: i32,
+    output_zero_point: i32,
+    clamp: [i32; 2],
+}
+
+impl BatchNorm {
+    /// PyTorch's alpha and beta:
+    ///
+    /// ```text
+    /// inverse = 1 / sqrt(var + f32(eps))                                          f32
+    /// alpha   = f32( f64(inverse · weight) · (S_X / S_Y) )                        the quotient in f64
+    /// beta    = f32( f64(bias − (mean · inverse) · weight) / S_Y )
+    /// ```
+    ///
+    /// # Errors
+    /// Parameters of different lengths.
+    pub fn new(p: &Parameters<'_>, input: Quantization, output: Quantization, relu: bool) -> Result<BatchNorm, Error> {
+        let channels = p.weight.len();
+        expect_len("batch norm bias", p.bias.len(), channels)?;
+        expect_len("batch norm running mean", p.running_mean.len(), channels)?;
+        expect_len("batch norm running variance", p.running_var.len(), channels)?;
+        let ratio = input.scale() / output.scale();
+        let (alpha, beta) = (0..channels)
+            .map(|c| {
+                let inverse = 1.0 / sqrt(p.running_var[c] + p.eps as f32);
+                let alpha = f64::from(inverse * p.weight[c]) * ratio;
+                let beta = f64::from(p.bias[c] - p.running_mean[c] * inverse * p.weight[c]) / output.scale();
+                (alpha as f32, beta as f32)
+            })
+            .unzip();
+        let codes: CodeType = output.codes();
+        let lo = if relu { output.zero_point() } else { codes.lo() };
+        Ok(BatchNorm {
+            alpha,
+            beta,
+            input_zero_point: input.zero_point(),
+            output_zero_point: output.zero_point(),
+            clamp: [lo, codes.hi()],
+        })
+    }
+
+    /// Number of channels.
+    pub fn channels(&self) -> usize {
+        self.alpha.len()
+    }
+
+    /// The code of one element of a channel.
+    #[inline]
+    pub fn apply(&self, code: i32, channel: usize) -> i32 {
+        let x = (code - self.input_zero_point) as f32;
+        let y = fma(self.alpha[channel], x, self.beta[channel]);
+        cvt(y).wrapping_add(self.output_zero_point).clamp(self.clamp[0], self.clamp[1])
+    }
+}

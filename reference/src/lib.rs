@@ -1,0 +1,46 @@
+//! # qexact-reference
+//!
+//! What the right bits are: the arithmetic of quantized inference as plain scalar code, one function
+//! a rule. Nothing here is fast and nothing is clever; kernels are checked against it, bit for bit,
+//! and every function cites its rule in [`NUMERICS.md`](https://github.com/qexact/qexact/blob/main/reference/NUMERICS.md).
+//!
+//! | module | rules |
+//! |---|---|
+//! | [`float`] | R1: the primitives `rne`, `cvt`, `fma` |
+//! | [`quantization`] | R2 quantize, R3 dequantize |
+//! | [`layer`] | R4 accumulators of linear and convolution layers, R5 what the epilogue of a layer does |
+//! | [`requantize`] | R6 `F32Mul` and its parameters R7, R8; R9 `F32Out` |
+//! | [`batch_norm`] | R10 |
+//! | [`pool`] | R11 max pool, R12 average pools |
+//! | [`elementwise`] | R13 ReLU |
+//! | [`layout`] | R14 orders of elements |
+//! | [`saturation`] | R15 what a machine computes whose pairs of products saturate |
+//!
+//! Layouts: activations are N, spatial axes, C (NHWC); weights are O, kernel axes, I (OHWI).
+//! The crate is `no_std` (with `alloc`), has no dependencies and no `unsafe`.
+
+#![cfg_attr(not(feature = "std"), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod batch_norm;
+pub mod elementwise;
+mod error;
+pub mod float;
+pub mod layer;
+pub mod layout;
+mod operand;
+pub mod pool;
+pub mod preset;
+pub mod quantization;
+pub mod requantize;
+pub mod saturation;
+pub mod shape;
+
+pub use error::Error;
+pub use layer::{Layer, Region};
+pub use operand::{Code, Input, Output};
+pub use quantization::{CodeType, Quantization};
+pub use requantize::Rule;
+pub use shape::{Axis, Conv, Linear};

@@ -1,0 +1,195 @@
+//! Scales, zero points and code types; rules R2 (quantize) and R3 (dequantize).
+
+use crate::Error;
+use crate::float::cvt;
+use core::fmt;
+
+/// The integers that may stand for real numbers: `bits` wide, signed or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CodeType {
+    bits: u8,
+    signed: bool,
+}
+
+impl CodeType {
+    /// 0..=255.
+    pub const U8: CodeType = CodeType { bits: 8, signed: false };
+    /// −128..=127.
+    pub const I8: CodeType = CodeType { bits: 8, signed: true };
+
+    /// Codes of 1 to 8 bits.
+    ///
+    /// # Errors
+    /// Any other width.
+    pub fn new(bits: u8, signed: bool) -> Result<CodeType, Error> {
+        if (1..=8).contains(&bits) {
+            Ok(CodeType { bits, signed })
+        } else {
+            Err(Error::OutOfRange { what: "bit width of a code", got: bits.into(), lo: 1, hi: 8 })
+        }
+    }
+
+    /// Width in bits.
+    pub fn bits(self) -> u8 {
+        self.bits
+    }
+
+    /// Whether negative codes exist.
+    pub fn is_signed(self) -> bool {
+        self.signed
+    }
+
+    /// The smallest code.
+    pub fn lo(self) -> i32 {
+        if self.signed { -(1 << (self.bits - 1)) } else { 0 }
+    }
+
+    /// The largest code.
+    pub fn hi(self) -> i32 {
+        self.lo() + (1 << self.bits) - 1
+    }
+
+    /// Checks that `value` is one of these codes.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`], naming `what`.
+    pub fn check(self, what: &'static str, value: i32) -> Result<(), Error> {
+        if (self.lo()..=self.hi()).contains(&value) {
+            Ok(())
+        } else {
+            Err(Error::OutOfRange { what, got: value.into(), lo: self.lo().into(), hi: self.hi().into() })
+        }
+    }
+}
+
+impl fmt::Display for CodeType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", if self.signed { 'i' } else { 'u' }, self.bits)
+    }
+}
+
+/// Checks that a scale is finite and positive, and still is after rounding to f32.
+///
+/// # Errors
+/// [`Error::Scale`], naming `what`.
+pub fn check_scale(what: &'static str, scale: f64) -> Result<(), Error> {
+    let usable = scale.is_finite() && scale > 0.0 && (scale as f32).is_finite() && scale as f32 > 0.0;
+    if usable { Ok(()) } else { Err(Error::Scale { what, got: scale }) }
+}
+
+/// How codes stand for real numbers: `real = scale · (code − zero_point)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantization {
+    scale: f64,
+    zero_point: i32,
+    codes: CodeType,
+}
+
+impl Quantization {
+    /// A checked quantization.
+    ///
+    /// # Errors
+    /// A scale that is not finite and positive (also as f32), a zero point that is not a code.
+    pub fn new(scale: f64, zero_point: i32, codes: CodeType) -> Result<Quantization, Error> {
+        check_scale("scale", scale)?;
+        codes.check("zero point", zero_point)?;
+        Ok(Quantization { scale, zero_point, codes })
+    }
+
+    /// Distance between the real numbers of neighbouring codes.
+    pub fn scale(self) -> f64 {
+        self.scale
+    }
+
+    /// The code of the real number 0.
+    pub fn zero_point(self) -> i32 {
+        self.zero_point
+    }
+
+    /// The integers used.
+    pub fn codes(self) -> CodeType {
+        self.codes
+    }
+
+    /// The rule that PyTorch's `quantize_per_tensor` follows (R2).
+    pub fn quantize(self) -> Quantize {
+        Quantize {
+            multiplier: 1.0 / self.scale as f32,
+            zero_point: self.zero_point,
+            lo: self.codes.lo(),
+            hi: self.codes.hi(),
+        }
+    }
+
+    /// Rule R3: `f32(scale) · f32(code − zero_point)`.
+    pub fn dequantize(self, code: i32) -> f32 {
+        self.scale as f32 * code.wrapping_sub(self.zero_point) as f32
+    }
+}
+
+/// Rule R2: `clamp(wrap(cvt(min(x · multiplier, 2147483520)) + zero_point))`.
+///
+/// Every f32 has a result, NaN and infinities included: the minimum takes NaN to 2147483520, the sum
+/// wraps, so that +∞ and NaN give `hi` when the zero point is at most 127 and `lo` when it is larger.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantize {
+    /// Reciprocal of the scale.
+    pub multiplier: f32,
+    /// Added after rounding.
+    pub zero_point: i32,
+    /// Smallest code.
+    pub lo: i32,
+    /// Largest code.
+    pub hi: i32,
+}
+
+/// The largest f32 below 2³¹.
+const BELOW_2_31: f32 = 2147483520.0;
+
+impl Quantize {
+    /// The code of `x`.
+    #[inline]
+    pub fn apply(&self, x: f32) -> i32 {
+        let t = x * self.multiplier;
+        let t = if t < BELOW_2_31 { t } else { BELOW_2_31 };
+        cvt(t).wrapping_add(self.zero_point).clamp(self.lo, self.hi)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_code_types() {
+        for (bits, signed, lo, hi) in
+            [(8, false, 0, 255), (8, true, -128, 127), (4, true, -8, 7), (2, false, 0, 3), (1, true, -1, 0)]
+        {
+            let t = CodeType::new(bits, signed).unwrap();
+            assert_eq!((t.lo(), t.hi()), (lo, hi));
+        }
+        assert!(CodeType::new(0, true).is_err() && CodeType::new(9, false).is_err());
+    }
+
+    #[test]
+    fn a_quantization_is_checked() {
+        for scale in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-60, 1e60] {
+            assert!(matches!(Quantization::new(scale, 0, CodeType::U8), Err(Error::Scale { .. })), "{scale}");
+        }
+        assert!(Quantization::new(1.0, 256, CodeType::U8).is_err());
+        assert!(Quantization::new(1.0, -129, CodeType::I8).is_err());
+    }
+
+    #[test]
+    fn infinities_and_nan_follow_the_rule() {
+        let quantize =
+            |x: f32, zero_point| Quantization::new(0.5, zero_point, CodeType::U8).unwrap().quantize().apply(x);
+        for x in [f32::INFINITY, f32::NAN, 3e38] {
+            assert_eq!(quantize(x, 127), 255);
+            assert_eq!(quantize(x, 128), 0);
+        }
+        assert_eq!(quantize(f32::NEG_INFINITY, 128), 0);
+        assert_eq!(quantize(0.25, 10), 10, "0.5 ties to the even 0");
+        assert_eq!(quantize(0.75, 10), 12, "1.5 ties to the even 2");
+    }
+}
