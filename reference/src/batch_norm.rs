@@ -1,4 +1,4 @@
-//! Rule R10: a BatchNorm that was not folded into the convolution before it.
+//! Rule R10: a BatchNorm that was not folded into the convolution before it. The multiply-add is fused.
 
 use crate::float::{cvt, fma, sqrt};
 use crate::operand::expect_len;

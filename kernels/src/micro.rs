@@ -1,0 +1,115 @@
+//! Microkernels: one call computes a tile of outputs, from packed weights to stored codes.
+//!
+//! A tile is some rows (output pixels) by some channels (one panel of the packed weights). Its rows are
+//! gathered through a table of pointers, so that matrix products and convolutions are the same loop:
+//!
+//! ```text
+//! for run in 0..runs                          a run is a contiguous piece of every row: K, a tap, a kernel row
+//!     for k in 0..run_len
+//!         for row, channel of the tile        in registers
+//!             acc[row][channel] += rows[run][row][k] · weights[run][k][channel]
+//! for row, channel of the tile
+//!     output[row][channel] = rule(acc[row][channel] + initial[channel])
+//! ```
+
+use crate::IsaName;
+use crate::pack::{Epilogue, WeightFormat};
+
+/// What a tile does with its accumulators; a constant parameter of the kernels.
+pub(crate) type Store = u8;
+/// R6: store codes.
+pub(crate) const CODES: Store = 0;
+/// R9: store real numbers.
+pub(crate) const REALS: Store = 1;
+/// Store accumulators.
+pub(crate) const ACCUMULATORS: Store = 2;
+
+/// The work of one microkernel call.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile<'a> {
+    /// `[runs][rows of the tile]` pointers to channel 0 of each run.
+    pub rows: *const *const u8,
+    /// Added to each of them: the first input channel of the panel's group, or of a depthwise panel.
+    pub channel: usize,
+    /// Number of runs.
+    pub runs: usize,
+    /// Bytes of each run. Depthwise kernels, whose runs are taps, load whole blocks of channels instead.
+    pub run_len: usize,
+    /// The panel's weights.
+    pub weights: *const u8,
+    /// `Σ x` of each row, needed where weight zero points are not 0; GEMM only.
+    pub row_sums: *const i32,
+    /// Position of the panel's first channel in the vectors of `epilogue`.
+    pub first: usize,
+    /// Parameters of the channels.
+    pub epilogue: &'a Epilogue,
+    /// First byte of the tile's output.
+    pub output: *mut u8,
+    /// Bytes between rows of the output.
+    pub stride: usize,
+}
+
+/// A tile function for a fixed number of rows, vectors of channels, input type and [`Store`].
+///
+/// # Safety
+/// * The CPU has the instruction set of the [`Microkernel`] it comes from.
+/// * `rows` points to `runs` × rows pointers, each readable from `channel` on for `run_len` bytes (GEMM) or for
+///   one block of channels (depthwise).
+/// * `weights` points to one panel packed in the kernel's format for these runs.
+/// * The vectors of `epilogue` reach from `first` over all channels of the panel; `row_sums` holds one
+///   element a row unless all weight zero points are 0.
+/// * Every row of `output` is writable for all channels of the panel.
+pub(crate) type TileFn = unsafe fn(&Tile<'_>);
+
+/// What a microkernel is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Channels of the output are columns of packed weights: matrix products, dense and grouped convolutions.
+    Gemm,
+    /// Every channel has its own taps: blocks of channels side by side in a register.
+    Depthwise,
+}
+
+/// A family of tile functions that share a packing.
+pub(crate) struct Microkernel {
+    /// Kind, instruction set and largest tile, as shown to users.
+    pub name: &'static str,
+    pub isa: IsaName,
+    pub kind: Kind,
+    /// Rows of the largest tile.
+    pub rows: usize,
+    /// Channels of one vector; GEMM panels are one or `vectors` of them wide, depthwise panels always `vectors`.
+    pub lanes: usize,
+    /// Vectors of the widest panel.
+    pub vectors: usize,
+    /// How weights are packed.
+    pub format: WeightFormat,
+    /// The function for `rows` ≥ 1 rows, `vectors` vectors, signed input or not, and a [`Store`].
+    pub tile: fn(rows: usize, vectors: usize, signed: bool, store: Store) -> TileFn,
+}
+
+impl Microkernel {
+    /// Channels of the widest panel.
+    pub(crate) fn width(&self) -> usize {
+        self.lanes * self.vectors
+    }
+}
+
+/// Every microkernel there is. Plans choose from it and tests run through it.
+#[cfg(target_arch = "x86_64")]
+pub(crate) static ALL: &[Microkernel] = &[
+    crate::x86_64::avx2::GEMM,
+    crate::x86_64::avx2::DEPTHWISE,
+    crate::x86_64::avx_vnni::GEMM,
+    crate::x86_64::avx_vnni::DEPTHWISE,
+    crate::x86_64::avx512_vnni::GEMM,
+    crate::x86_64::avx512_vnni::DEPTHWISE,
+];
+
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) static ALL: &[Microkernel] = &[];
+
+/// The microkernel of a kind for an instruction set.
+pub(crate) fn find(isa: IsaName, kind: Kind) -> Option<&'static Microkernel> {
+    ALL.iter().find(|kernel| kernel.isa == isa && kernel.kind == kind)
+}

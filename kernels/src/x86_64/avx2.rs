@@ -1,0 +1,217 @@
+//! AVX2, exact: VPMADDWD multiplies 16-bit numbers and adds pairs of products in 32 bits, which u8 by i8 codes
+//! cannot overflow. VPMADDUBSW would take twice the codes an instruction, but adds pairs in 16 bits and saturates
+//! for 3.58 % of them.
+
+use super::epilogue256 as epilogue;
+use super::last_bytes;
+use crate::IsaName;
+use crate::micro::{ACCUMULATORS, CODES, Kind, Microkernel, REALS, Store, Tile, TileFn};
+use crate::pack::WeightFormat;
+use core::arch::x86_64::*;
+
+/// Register budget of the largest tile: 6 × 2 accumulators, 2 of weights, 1 of activations, 1 of products: 16 of 16.
+const ROWS: usize = 6;
+/// Depthwise: 2 × 4 accumulators, 2 of taps, 4 of their pairs, 1 of products, 1 zero: 16 of 16.
+const PIXELS: usize = 2;
+const _: () = assert!(ROWS * 2 + 2 + 2 <= 16 && PIXELS * 4 + 8 <= 16);
+
+pub(crate) const GEMM: Microkernel = Microkernel {
+    name: "gemm_avx2_6x16",
+    isa: IsaName::Avx2,
+    kind: Kind::Gemm,
+    rows: ROWS,
+    lanes: 8,
+    vectors: 2,
+    format: WeightFormat::EvenOdd,
+    tile: |rows, vectors, signed, store| {
+        let table = match (vectors, signed) {
+            (1, false) => gemm_table::<1, false>(store),
+            (1, true) => gemm_table::<1, true>(store),
+            (_, false) => gemm_table::<2, false>(store),
+            (_, true) => gemm_table::<2, true>(store),
+        };
+        table[rows - 1]
+    },
+};
+
+pub(crate) const DEPTHWISE: Microkernel = Microkernel {
+    name: "depthwise_avx2_2x32",
+    isa: IsaName::Avx2,
+    kind: Kind::Depthwise,
+    rows: PIXELS,
+    lanes: 8,
+    vectors: 4,
+    format: WeightFormat::Pairs,
+    tile: |rows, _, signed, store| {
+        let table = if signed { depthwise_table::<true>(store) } else { depthwise_table::<false>(store) };
+        table[rows - 1]
+    },
+};
+
+fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [TileFn; ROWS] {
+    const fn of<const NV: usize, const SIGNED: bool, const STORE: Store>() -> [TileFn; ROWS] {
+        [
+            gemm::<1, NV, SIGNED, STORE>,
+            gemm::<2, NV, SIGNED, STORE>,
+            gemm::<3, NV, SIGNED, STORE>,
+            gemm::<4, NV, SIGNED, STORE>,
+            gemm::<5, NV, SIGNED, STORE>,
+            gemm::<6, NV, SIGNED, STORE>,
+        ]
+    }
+    match store {
+        CODES => const { &of::<NV, SIGNED, CODES>() },
+        REALS => const { &of::<NV, SIGNED, REALS>() },
+        _ => const { &of::<NV, SIGNED, ACCUMULATORS>() },
+    }
+}
+
+fn depthwise_table<const SIGNED: bool>(store: Store) -> &'static [TileFn; PIXELS] {
+    const fn of<const SIGNED: bool, const STORE: Store>() -> [TileFn; PIXELS] {
+        [depthwise::<1, SIGNED, STORE>, depthwise::<2, SIGNED, STORE>]
+    }
+    match store {
+        CODES => const { &of::<SIGNED, CODES>() },
+        REALS => const { &of::<SIGNED, REALS>() },
+        _ => const { &of::<SIGNED, ACCUMULATORS>() },
+    }
+}
+
+/// # Safety
+/// The contract of [`TileFn`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn gemm<const MR: usize, const NV: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
+    let mut w = t.weights;
+    let mut acc = [[_mm256_setzero_si256(); NV]; MR];
+    for run in 0..t.runs {
+        let mut x = [core::ptr::null::<u8>(); MR];
+        for i in 0..MR {
+            // SAFETY: the table holds `runs` × MR pointers.
+            x[i] = unsafe { *t.rows.add(run * MR + i) }.wrapping_add(t.channel);
+        }
+        for k in (0..t.run_len & !3).step_by(4) {
+            let mut quads = [0; MR];
+            for i in 0..MR {
+                // SAFETY: `k + 4 <= run_len`.
+                quads[i] = unsafe { x[i].add(k).cast::<i32>().read_unaligned() };
+            }
+            // SAFETY: the panel holds two pairs a channel for every four codes of a run.
+            unsafe { multiply_add::<MR, NV, SIGNED>(&mut acc, quads, w) };
+            w = w.wrapping_add(64 * NV);
+        }
+        let rest = t.run_len % 4;
+        if rest != 0 {
+            let mut quads = [0; MR];
+            for i in 0..MR {
+                // SAFETY: the run's last `rest` bytes.
+                quads[i] = unsafe { last_bytes(x[i].add(t.run_len - rest), rest) };
+            }
+            // SAFETY: as above; the panel fills the last pairs up with zeros.
+            unsafe { multiply_add::<MR, NV, SIGNED>(&mut acc, quads, w) };
+            w = w.wrapping_add(64 * NV);
+        }
+    }
+    // SAFETY: the epilogue's part of the contract.
+    unsafe {
+        epilogue::start::<MR, NV>(&mut acc, t);
+        epilogue::subtract_row_sums::<MR, NV>(&mut acc, t);
+        epilogue::finish_rows::<MR, NV, STORE>(acc, t);
+    }
+}
+
+/// Four codes of every row times their weights: the even ones, masked out of their dword, then the odd ones,
+/// shifted down.
+///
+/// # Safety
+/// `NV` · 64 bytes are readable at `w`.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn multiply_add<const MR: usize, const NV: usize, const SIGNED: bool>(
+    acc: &mut [[__m256i; NV]; MR],
+    quads: [i32; MR],
+    w: *const u8,
+) {
+    let flip = _mm256_set1_epi32(0x8080_8080_u32 as i32);
+    let even_bytes = _mm256_set1_epi16(0x00ff);
+    for odd in [false, true] {
+        let mut weights = [_mm256_setzero_si256(); NV];
+        for j in 0..NV {
+            let offset = 32 * (if odd { NV } else { 0 } + j);
+            // SAFETY: by this function's contract.
+            weights[j] = unsafe { _mm256_loadu_si256(w.add(offset).cast()) };
+        }
+        for i in 0..MR {
+            let mut codes = _mm256_set1_epi32(quads[i]);
+            if SIGNED {
+                codes = _mm256_xor_si256(codes, flip);
+            }
+            codes = if odd { _mm256_srli_epi16::<8>(codes) } else { _mm256_and_si256(codes, even_bytes) };
+            for j in 0..NV {
+                acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(codes, weights[j]));
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The contract of [`TileFn`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn depthwise<const P: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        let mut acc = taps::<P, SIGNED, true>(t);
+        epilogue::start::<P, 4>(&mut acc, t);
+        if !t.epilogue.weight_zero_point.is_empty() {
+            let sums = taps::<P, SIGNED, false>(t);
+            epilogue::subtract_channel_sums::<P, 4>(&mut acc, sums, t);
+        }
+        epilogue::finish_block::<P, STORE>(acc, t);
+    }
+}
+
+/// Sums over taps of P pixels × 32 channels, each code times its weight (`WEIGHTED`) or times 1.
+/// Two taps at a time: interleaving their bytes, then widening, puts the taps of a channel into one dword.
+///
+/// # Safety
+/// The contract of [`TileFn`].
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn taps<const P: usize, const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>) -> [[__m256i; 4]; P] {
+    let flip = _mm256_set1_epi8(-128);
+    let zero = _mm256_setzero_si256();
+    let mut acc = [[zero; 4]; P];
+    let mut w = t.weights;
+    for first in (0..t.runs).step_by(2) {
+        for p in 0..P {
+            let mut x = [zero; 2];
+            for i in 0..2 {
+                // A tap beyond the last has weight 0; as a plain sum it must be 0 itself.
+                if first + i < t.runs {
+                    // SAFETY: the table holds `runs` × P pointers to blocks of 32 channels.
+                    x[i] = unsafe { _mm256_loadu_si256((*t.rows.add((first + i) * P + p)).add(t.channel).cast()) };
+                    if SIGNED {
+                        x[i] = _mm256_xor_si256(x[i], flip);
+                    }
+                }
+            }
+            let (low, high) = (_mm256_unpacklo_epi8(x[0], x[1]), _mm256_unpackhi_epi8(x[0], x[1]));
+            let pairs = [
+                _mm256_unpacklo_epi8(low, zero),
+                _mm256_unpackhi_epi8(low, zero),
+                _mm256_unpacklo_epi8(high, zero),
+                _mm256_unpackhi_epi8(high, zero),
+            ];
+            for v in 0..4 {
+                let weights = if WEIGHTED {
+                    // SAFETY: the panel holds four vectors for every two taps.
+                    unsafe { _mm256_loadu_si256(w.add(32 * v).cast()) }
+                } else {
+                    _mm256_set1_epi16(1)
+                };
+                acc[p][v] = _mm256_add_epi32(acc[p][v], _mm256_madd_epi16(pairs[v], weights));
+            }
+        }
+        w = w.wrapping_add(128);
+    }
+    acc
+}

@@ -1,0 +1,217 @@
+//! AVX-512-VNNI: VPDPBUSD on 512-bit registers adds four products of u8 by i8 to each of 16 int32 lanes.
+//! It does not saturate; int32 sums wrap, as R4 wants.
+
+use super::epilogue512 as epilogue;
+use super::last_bytes;
+use crate::IsaName;
+use crate::micro::{ACCUMULATORS, CODES, Kind, Microkernel, REALS, Store, Tile, TileFn};
+use crate::pack::WeightFormat;
+use core::arch::x86_64::*;
+
+/// Register budget of the largest tile: 12 × 2 accumulators, 2 of weights, 1 of activations: 27 of 32.
+const ROWS: usize = 12;
+/// Depthwise: 4 × 4 accumulators, 4 of taps and their 4 interleavings: 24 of 32.
+const PIXELS: usize = 4;
+const _: () = assert!(ROWS * 2 + 2 + 1 <= 32 && PIXELS * 4 + 8 <= 32);
+
+pub(crate) const GEMM: Microkernel = Microkernel {
+    name: "gemm_avx512_vnni_12x32",
+    isa: IsaName::Avx512Vnni,
+    kind: Kind::Gemm,
+    rows: ROWS,
+    lanes: 16,
+    vectors: 2,
+    format: WeightFormat::Quads,
+    tile: |rows, vectors, signed, store| {
+        let table = match (vectors, signed) {
+            (1, false) => gemm_table::<1, false>(store),
+            (1, true) => gemm_table::<1, true>(store),
+            (_, false) => gemm_table::<2, false>(store),
+            (_, true) => gemm_table::<2, true>(store),
+        };
+        table[rows - 1]
+    },
+};
+
+pub(crate) const DEPTHWISE: Microkernel = Microkernel {
+    name: "depthwise_avx512_vnni_4x64",
+    isa: IsaName::Avx512Vnni,
+    kind: Kind::Depthwise,
+    rows: PIXELS,
+    lanes: 16,
+    vectors: 4,
+    format: WeightFormat::Quads,
+    tile: |rows, _, signed, store| {
+        let table = if signed { depthwise_table::<true>(store) } else { depthwise_table::<false>(store) };
+        table[rows - 1]
+    },
+};
+
+fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [TileFn; ROWS] {
+    const fn of<const NV: usize, const SIGNED: bool, const STORE: Store>() -> [TileFn; ROWS] {
+        [
+            gemm::<1, NV, SIGNED, STORE>,
+            gemm::<2, NV, SIGNED, STORE>,
+            gemm::<3, NV, SIGNED, STORE>,
+            gemm::<4, NV, SIGNED, STORE>,
+            gemm::<5, NV, SIGNED, STORE>,
+            gemm::<6, NV, SIGNED, STORE>,
+            gemm::<7, NV, SIGNED, STORE>,
+            gemm::<8, NV, SIGNED, STORE>,
+            gemm::<9, NV, SIGNED, STORE>,
+            gemm::<10, NV, SIGNED, STORE>,
+            gemm::<11, NV, SIGNED, STORE>,
+            gemm::<12, NV, SIGNED, STORE>,
+        ]
+    }
+    match store {
+        CODES => const { &of::<NV, SIGNED, CODES>() },
+        REALS => const { &of::<NV, SIGNED, REALS>() },
+        _ => const { &of::<NV, SIGNED, ACCUMULATORS>() },
+    }
+}
+
+fn depthwise_table<const SIGNED: bool>(store: Store) -> &'static [TileFn; PIXELS] {
+    const fn of<const SIGNED: bool, const STORE: Store>() -> [TileFn; PIXELS] {
+        [
+            depthwise::<1, SIGNED, STORE>,
+            depthwise::<2, SIGNED, STORE>,
+            depthwise::<3, SIGNED, STORE>,
+            depthwise::<4, SIGNED, STORE>,
+        ]
+    }
+    match store {
+        CODES => const { &of::<SIGNED, CODES>() },
+        REALS => const { &of::<SIGNED, REALS>() },
+        _ => const { &of::<SIGNED, ACCUMULATORS>() },
+    }
+}
+
+/// # Safety
+/// The contract of [`TileFn`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn gemm<const MR: usize, const NV: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
+    let flip = _mm512_set1_epi32(0x8080_8080_u32 as i32);
+    let mut w = t.weights;
+    let mut acc = [[_mm512_setzero_si512(); NV]; MR];
+    for run in 0..t.runs {
+        let mut x = [core::ptr::null::<u8>(); MR];
+        for i in 0..MR {
+            // SAFETY: the table holds `runs` × MR pointers.
+            x[i] = unsafe { *t.rows.add(run * MR + i) }.wrapping_add(t.channel);
+        }
+        for k in (0..t.run_len & !3).step_by(4) {
+            // SAFETY: the panel holds one quad a channel for every four codes of a run.
+            let quads = unsafe { load::<NV>(w) };
+            for i in 0..MR {
+                // SAFETY: `k + 4 <= run_len`.
+                let mut codes = _mm512_set1_epi32(unsafe { x[i].add(k).cast::<i32>().read_unaligned() });
+                if SIGNED {
+                    codes = _mm512_xor_si512(codes, flip);
+                }
+                for j in 0..NV {
+                    acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], codes, quads[j]);
+                }
+            }
+            w = w.wrapping_add(64 * NV);
+        }
+        let rest = t.run_len % 4;
+        if rest != 0 {
+            // SAFETY: as above; the panel fills the last quad up with zeros.
+            let quads = unsafe { load::<NV>(w) };
+            for i in 0..MR {
+                // SAFETY: the run's last `rest` bytes.
+                let mut codes = _mm512_set1_epi32(unsafe { last_bytes(x[i].add(t.run_len - rest), rest) });
+                if SIGNED {
+                    codes = _mm512_xor_si512(codes, flip);
+                }
+                for j in 0..NV {
+                    acc[i][j] = _mm512_dpbusd_epi32(acc[i][j], codes, quads[j]);
+                }
+            }
+            w = w.wrapping_add(64 * NV);
+        }
+    }
+    // SAFETY: the epilogue's part of the contract.
+    unsafe {
+        epilogue::start::<MR, NV>(&mut acc, t);
+        epilogue::subtract_row_sums::<MR, NV>(&mut acc, t);
+        epilogue::finish_rows::<MR, NV, STORE>(acc, t);
+    }
+}
+
+/// # Safety
+/// `NV` · 64 bytes are readable at `w`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn load<const NV: usize>(w: *const u8) -> [__m512i; NV] {
+    let mut v = [_mm512_setzero_si512(); NV];
+    for j in 0..NV {
+        // SAFETY: by this function's contract.
+        v[j] = unsafe { _mm512_loadu_si512(w.add(64 * j).cast()) };
+    }
+    v
+}
+
+/// # Safety
+/// The contract of [`TileFn`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn depthwise<const P: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        let mut acc = taps::<P, SIGNED, true>(t);
+        epilogue::start::<P, 4>(&mut acc, t);
+        if !t.epilogue.weight_zero_point.is_empty() {
+            let sums = taps::<P, SIGNED, false>(t);
+            epilogue::subtract_channel_sums::<P, 4>(&mut acc, sums, t);
+        }
+        epilogue::finish_block::<P, STORE>(acc, t);
+    }
+}
+
+/// Sums over taps of P pixels × 64 channels, each code times its weight (`WEIGHTED`) or times 1.
+/// Four taps at a time: interleaving their bytes puts the taps of a channel into one dword.
+///
+/// # Safety
+/// The contract of [`TileFn`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn taps<const P: usize, const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>) -> [[__m512i; 4]; P] {
+    let flip = _mm512_set1_epi8(-128);
+    let mut acc = [[_mm512_setzero_si512(); 4]; P];
+    let mut w = t.weights;
+    for first in (0..t.runs).step_by(4) {
+        for p in 0..P {
+            let mut x = [_mm512_setzero_si512(); 4];
+            for i in 0..4 {
+                // Taps beyond the last have weight 0; as a plain sum they must be 0 themselves.
+                if first + i < t.runs {
+                    // SAFETY: the table holds `runs` × P pointers to blocks of 64 channels.
+                    x[i] = unsafe { _mm512_loadu_si512((*t.rows.add((first + i) * P + p)).add(t.channel).cast()) };
+                    if SIGNED {
+                        x[i] = _mm512_xor_si512(x[i], flip);
+                    }
+                }
+            }
+            let (lo01, hi01) = (_mm512_unpacklo_epi8(x[0], x[1]), _mm512_unpackhi_epi8(x[0], x[1]));
+            let (lo23, hi23) = (_mm512_unpacklo_epi8(x[2], x[3]), _mm512_unpackhi_epi8(x[2], x[3]));
+            let quads = [
+                _mm512_unpacklo_epi16(lo01, lo23),
+                _mm512_unpackhi_epi16(lo01, lo23),
+                _mm512_unpacklo_epi16(hi01, hi23),
+                _mm512_unpackhi_epi16(hi01, hi23),
+            ];
+            for v in 0..4 {
+                let weights = if WEIGHTED {
+                    // SAFETY: the panel holds four vectors for every four taps.
+                    unsafe { _mm512_loadu_si512(w.add(64 * v).cast()) }
+                } else {
+                    _mm512_set1_epi8(1)
+                };
+                acc[p][v] = _mm512_dpbusd_epi32(acc[p][v], quads[v], weights);
+            }
+        }
+        w = w.wrapping_add(256);
+    }
+    acc
+}

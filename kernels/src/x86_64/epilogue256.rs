@@ -1,0 +1,222 @@
+//! What happens to accumulators in 256-bit registers: 8 int32 lanes.
+//!
+//! R6 in vectors: CVTPS2DQ is R1's `cvt`; narrowing to 16 bits with saturation, adding the zero point with
+//! saturation and narrowing to unsigned bytes with saturation is the clamp to 0..=255 of the sum, because
+//! |zero point| ≤ 255; minimum and maximum of bytes do the rest.
+
+use crate::micro::{CODES, REALS, Store, Tile};
+use core::arch::x86_64::*;
+
+/// Adds the initial values of the channels.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn).
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn start<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR], t: &Tile<'_>) {
+    for j in 0..NV {
+        // SAFETY: the vectors reach over all channels of the panel.
+        let initial = unsafe { _mm256_loadu_si256(t.epilogue.initial.as_ptr().add(t.first + 8 * j).cast()) };
+        for i in 0..MR {
+            acc[i][j] = _mm256_add_epi32(acc[i][j], initial);
+        }
+    }
+}
+
+/// Subtracts z_W · Σ x where weight zero points are not 0, with one sum a row.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn).
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn subtract_row_sums<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR], t: &Tile<'_>) {
+    if t.epilogue.weight_zero_point.is_empty() {
+        return;
+    }
+    let mut sums = [[_mm256_setzero_si256(); NV]; MR];
+    for i in 0..MR {
+        // SAFETY: one sum a row.
+        sums[i] = [_mm256_set1_epi32(unsafe { *t.row_sums.add(i) }); NV];
+    }
+    // SAFETY: passed on.
+    unsafe { subtract_channel_sums(acc, sums, t) }
+}
+
+/// Subtracts z_W · Σ x, with a sum for every row and channel.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn), and weight zero points are present.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn subtract_channel_sums<const MR: usize, const NV: usize>(
+    acc: &mut [[__m256i; NV]; MR],
+    sums: [[__m256i; NV]; MR],
+    t: &Tile<'_>,
+) {
+    for j in 0..NV {
+        // SAFETY: the vectors reach over all channels of the panel.
+        let zero = unsafe { _mm256_loadu_si256(t.epilogue.weight_zero_point.as_ptr().add(t.first + 8 * j).cast()) };
+        for i in 0..MR {
+            acc[i][j] = _mm256_sub_epi32(acc[i][j], _mm256_mullo_epi32(sums[i][j], zero));
+        }
+    }
+}
+
+/// R6 up to and including `cvt`.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn).
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR], t: &Tile<'_>) {
+    let e = t.epilogue;
+    for j in 0..NV {
+        let at = t.first + 8 * j;
+        // SAFETY: the vectors reach over all channels of the panel.
+        let multiplier = unsafe { _mm256_loadu_ps(e.multiplier.as_ptr().add(at)) };
+        if e.bias.is_empty() {
+            for i in 0..MR {
+                let v = _mm256_cvtepi32_ps(acc[i][j]);
+                acc[i][j] = _mm256_cvtps_epi32(_mm256_mul_ps(v, multiplier));
+            }
+        } else {
+            // SAFETY: likewise.
+            let (bias, reciprocal) =
+                unsafe { (_mm256_loadu_ps(e.bias.as_ptr().add(at)), _mm256_loadu_ps(e.reciprocal.as_ptr().add(at))) };
+            for i in 0..MR {
+                let v = _mm256_fmadd_ps(bias, reciprocal, _mm256_cvtepi32_ps(acc[i][j]));
+                acc[i][j] = _mm256_cvtps_epi32(_mm256_mul_ps(v, multiplier));
+            }
+        }
+    }
+}
+
+/// The rest of R6 for four vectors: 32 bytes, of which 128-bit lane l holds four codes of each vector's lane l.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn narrow(v: [__m256i; 4], t: &Tile<'_>) -> __m256i {
+    let e = t.epilogue;
+    let zero_point = _mm256_set1_epi16(e.zero_point);
+    let low = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[1]), zero_point);
+    let high = _mm256_adds_epi16(_mm256_packs_epi32(v[2], v[3]), zero_point);
+    let codes = _mm256_packus_epi16(low, high);
+    let codes = _mm256_max_epu8(codes, _mm256_set1_epi8(e.lo as i8));
+    let codes = _mm256_min_epu8(codes, _mm256_set1_epi8(e.hi as i8));
+    _mm256_xor_si256(codes, _mm256_set1_epi8(e.flip as i8))
+}
+
+/// R9 for one vector of channels that starts `at` in the epilogue's vectors.
+///
+/// # Safety
+/// The epilogue's vectors reach 8 elements beyond `at`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn real(acc: __m256i, at: usize, t: &Tile<'_>) -> __m256 {
+    let e = t.epilogue;
+    let v = _mm256_cvtepi32_ps(acc);
+    // SAFETY: by this function's contract.
+    let scale = unsafe { _mm256_loadu_ps(e.multiplier.as_ptr().add(at)) };
+    let mut y = if e.bias.is_empty() {
+        _mm256_mul_ps(v, scale)
+    } else {
+        // SAFETY: likewise.
+        let bias = unsafe { _mm256_loadu_ps(e.bias.as_ptr().add(at)) };
+        if e.fused { _mm256_fmadd_ps(v, scale, bias) } else { _mm256_add_ps(_mm256_mul_ps(v, scale), bias) }
+    };
+    if e.relu {
+        // The second operand where the first is NaN.
+        y = _mm256_max_ps(y, _mm256_setzero_ps());
+    }
+    y
+}
+
+/// Takes a tile's accumulators, rows of NV vectors in order of channels, through the rule and stores them.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn).
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: Store>(
+    mut acc: [[__m256i; NV]; MR],
+    t: &Tile<'_>,
+) {
+    if STORE == CODES {
+        // SAFETY: passed on.
+        unsafe { scale(&mut acc, t) };
+        // Lane l of `narrow` to the front: vectors then follow each other, 8 bytes each.
+        let by_vector = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        let rows = 4 / NV;
+        for first in (0..MR).step_by(rows) {
+            let mut v = [_mm256_setzero_si256(); 4];
+            for i in 0..4 {
+                v[i] = acc[(first + i / NV).min(MR - 1)][i % NV];
+            }
+            let codes = _mm256_permutevar8x32_epi32(narrow(v, t), by_vector);
+            for row in first..(first + rows).min(MR) {
+                let y = t.output.wrapping_add(row * t.stride);
+                // SAFETY: the row is writable for NV vectors of channels.
+                unsafe {
+                    let half = if (row - first) * NV < 2 {
+                        _mm256_castsi256_si128(codes)
+                    } else {
+                        _mm256_extracti128_si256::<1>(codes)
+                    };
+                    match (NV, row % 2) {
+                        (2, _) => _mm_storeu_si128(y.cast(), half),
+                        (_, 0) => _mm_storel_epi64(y.cast(), half),
+                        (_, _) => _mm_storel_epi64(y.cast(), _mm_unpackhi_epi64(half, half)),
+                    }
+                }
+            }
+        }
+        return;
+    }
+    for i in 0..MR {
+        for j in 0..NV {
+            let y = t.output.wrapping_add(i * t.stride + 32 * j);
+            // SAFETY: the row is writable for NV vectors of channels; the epilogue's vectors reach over them.
+            unsafe {
+                if STORE == REALS {
+                    _mm256_storeu_ps(y.cast(), real(acc[i][j], t.first + 8 * j, t));
+                } else {
+                    _mm256_storeu_si256(y.cast(), acc[i][j]);
+                }
+            }
+        }
+    }
+}
+
+/// Takes blocks of 32 channels in the order of `depthwise_panels` through the rule and stores them in order of channels.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn).
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn finish_block<const P: usize, const STORE: Store>(mut acc: [[__m256i; 4]; P], t: &Tile<'_>) {
+    if STORE == CODES {
+        // SAFETY: passed on.
+        unsafe { scale(&mut acc, t) };
+    }
+    for p in 0..P {
+        let y = t.output.wrapping_add(p * t.stride);
+        if STORE == CODES {
+            // SAFETY: the row is writable for 32 channels.
+            unsafe { _mm256_storeu_si256(y.cast(), narrow(acc[p], t)) };
+            continue;
+        }
+        for v in 0..4 {
+            let words = if STORE == REALS {
+                // SAFETY: the epilogue's vectors reach over the block.
+                _mm256_castps_si256(unsafe { real(acc[p][v], t.first + 8 * v, t) })
+            } else {
+                acc[p][v]
+            };
+            // Dword d of lane l belongs to channel 16·l + 4·v + d.
+            let lanes = [_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words)];
+            for (lane, dwords) in lanes.into_iter().enumerate() {
+                // SAFETY: the row is writable for 32 channels of 4 bytes.
+                unsafe { _mm_storeu_si128(y.add(4 * (16 * lane + 4 * v)).cast(), dwords) };
+            }
+        }
+    }
+}

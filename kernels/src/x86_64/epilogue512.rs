@@ -1,0 +1,225 @@
+//! What happens to accumulators in 512-bit registers: 16 int32 lanes.
+//!
+//! R6 in vectors: VCVTPS2DQ is R1's `cvt`; narrowing to 16 bits with saturation, adding the zero point with
+//! saturation and narrowing to unsigned bytes with saturation is the clamp to 0..=255 of the sum, because
+//! |zero point| ≤ 255; minimum and maximum of bytes do the rest.
+
+use crate::micro::{CODES, REALS, Store, Tile};
+use core::arch::x86_64::*;
+
+/// Adds the initial values of the channels.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn).
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn start<const MR: usize, const NV: usize>(acc: &mut [[__m512i; NV]; MR], t: &Tile<'_>) {
+    for j in 0..NV {
+        // SAFETY: the vectors reach over all channels of the panel.
+        let initial = unsafe { _mm512_loadu_si512(t.epilogue.initial.as_ptr().add(t.first + 16 * j).cast()) };
+        for i in 0..MR {
+            acc[i][j] = _mm512_add_epi32(acc[i][j], initial);
+        }
+    }
+}
+
+/// Subtracts z_W · Σ x where weight zero points are not 0, with one sum a row.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn).
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn subtract_row_sums<const MR: usize, const NV: usize>(acc: &mut [[__m512i; NV]; MR], t: &Tile<'_>) {
+    if t.epilogue.weight_zero_point.is_empty() {
+        return;
+    }
+    let mut sums = [[_mm512_setzero_si512(); NV]; MR];
+    for i in 0..MR {
+        // SAFETY: one sum a row.
+        sums[i] = [_mm512_set1_epi32(unsafe { *t.row_sums.add(i) }); NV];
+    }
+    // SAFETY: passed on.
+    unsafe { subtract_channel_sums(acc, sums, t) }
+}
+
+/// Subtracts z_W · Σ x, with a sum for every row and channel.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn), and weight zero points are present.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn subtract_channel_sums<const MR: usize, const NV: usize>(
+    acc: &mut [[__m512i; NV]; MR],
+    sums: [[__m512i; NV]; MR],
+    t: &Tile<'_>,
+) {
+    for j in 0..NV {
+        // SAFETY: the vectors reach over all channels of the panel.
+        let zero = unsafe { _mm512_loadu_si512(t.epilogue.weight_zero_point.as_ptr().add(t.first + 16 * j).cast()) };
+        for i in 0..MR {
+            acc[i][j] = _mm512_sub_epi32(acc[i][j], _mm512_mullo_epi32(sums[i][j], zero));
+        }
+    }
+}
+
+/// R6 up to and including `cvt`.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn).
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m512i; NV]; MR], t: &Tile<'_>) {
+    let e = t.epilogue;
+    for j in 0..NV {
+        let at = t.first + 16 * j;
+        // SAFETY: the vectors reach over all channels of the panel.
+        let multiplier = unsafe { _mm512_loadu_ps(e.multiplier.as_ptr().add(at)) };
+        if e.bias.is_empty() {
+            for i in 0..MR {
+                let v = _mm512_cvtepi32_ps(acc[i][j]);
+                acc[i][j] = _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier));
+            }
+        } else {
+            // SAFETY: likewise.
+            let (bias, reciprocal) =
+                unsafe { (_mm512_loadu_ps(e.bias.as_ptr().add(at)), _mm512_loadu_ps(e.reciprocal.as_ptr().add(at))) };
+            for i in 0..MR {
+                let v = _mm512_fmadd_ps(bias, reciprocal, _mm512_cvtepi32_ps(acc[i][j]));
+                acc[i][j] = _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier));
+            }
+        }
+    }
+}
+
+/// The rest of R6 for four vectors: 64 bytes, of which 128-bit lane l holds four codes of each vector's lane l.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn narrow(v: [__m512i; 4], t: &Tile<'_>) -> __m512i {
+    let e = t.epilogue;
+    let zero_point = _mm512_set1_epi16(e.zero_point);
+    let low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero_point);
+    let high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero_point);
+    let codes = _mm512_packus_epi16(low, high);
+    let codes = _mm512_max_epu8(codes, _mm512_set1_epi8(e.lo as i8));
+    let codes = _mm512_min_epu8(codes, _mm512_set1_epi8(e.hi as i8));
+    _mm512_xor_si512(codes, _mm512_set1_epi8(e.flip as i8))
+}
+
+/// R9 for one vector of channels that starts `at` in the epilogue's vectors.
+///
+/// # Safety
+/// The epilogue's vectors reach 16 elements beyond `at`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn real(acc: __m512i, at: usize, t: &Tile<'_>) -> __m512 {
+    let e = t.epilogue;
+    let v = _mm512_cvtepi32_ps(acc);
+    // SAFETY: by this function's contract.
+    let scale = unsafe { _mm512_loadu_ps(e.multiplier.as_ptr().add(at)) };
+    let mut y = if e.bias.is_empty() {
+        _mm512_mul_ps(v, scale)
+    } else {
+        // SAFETY: likewise.
+        let bias = unsafe { _mm512_loadu_ps(e.bias.as_ptr().add(at)) };
+        if e.fused { _mm512_fmadd_ps(v, scale, bias) } else { _mm512_add_ps(_mm512_mul_ps(v, scale), bias) }
+    };
+    if e.relu {
+        // The second operand where the first is NaN.
+        y = _mm512_max_ps(y, _mm512_setzero_ps());
+    }
+    y
+}
+
+/// Takes a tile's accumulators, rows of NV vectors in order of channels, through the rule and stores them.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: Store>(
+    mut acc: [[__m512i; NV]; MR],
+    t: &Tile<'_>,
+) {
+    if STORE == CODES {
+        // SAFETY: passed on.
+        unsafe { scale(&mut acc, t) };
+        // Lane l of `narrow` to the front: vectors then follow each other, 16 bytes each.
+        let by_vector = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let rows = 4 / NV;
+        for first in (0..MR).step_by(rows) {
+            let mut v = [_mm512_setzero_si512(); 4];
+            for i in 0..4 {
+                v[i] = acc[(first + i / NV).min(MR - 1)][i % NV];
+            }
+            let codes = _mm512_permutexvar_epi32(by_vector, narrow(v, t));
+            for row in first..(first + rows).min(MR) {
+                let y = t.output.wrapping_add(row * t.stride);
+                // SAFETY: the row is writable for NV vectors of channels.
+                unsafe {
+                    match (NV, row - first) {
+                        (2, 0) => _mm256_storeu_si256(y.cast(), _mm512_castsi512_si256(codes)),
+                        (2, _) => _mm256_storeu_si256(y.cast(), _mm512_extracti64x4_epi64::<1>(codes)),
+                        (_, 0) => _mm_storeu_si128(y.cast(), _mm512_castsi512_si128(codes)),
+                        (_, 1) => _mm_storeu_si128(y.cast(), _mm512_extracti32x4_epi32::<1>(codes)),
+                        (_, 2) => _mm_storeu_si128(y.cast(), _mm512_extracti32x4_epi32::<2>(codes)),
+                        (_, _) => _mm_storeu_si128(y.cast(), _mm512_extracti32x4_epi32::<3>(codes)),
+                    }
+                }
+            }
+        }
+        return;
+    }
+    for i in 0..MR {
+        for j in 0..NV {
+            let y = t.output.wrapping_add(i * t.stride + 64 * j);
+            // SAFETY: the row is writable for NV vectors of channels; the epilogue's vectors reach over them.
+            unsafe {
+                if STORE == REALS {
+                    _mm512_storeu_ps(y.cast(), real(acc[i][j], t.first + 16 * j, t));
+                } else {
+                    _mm512_storeu_si512(y.cast(), acc[i][j]);
+                }
+            }
+        }
+    }
+}
+
+/// Takes blocks of 64 channels in the order of `depthwise_panels` through the rule and stores them in order of channels.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn finish_block<const P: usize, const STORE: Store>(mut acc: [[__m512i; 4]; P], t: &Tile<'_>) {
+    if STORE == CODES {
+        // SAFETY: passed on.
+        unsafe { scale(&mut acc, t) };
+    }
+    for p in 0..P {
+        let y = t.output.wrapping_add(p * t.stride);
+        if STORE == CODES {
+            // SAFETY: the row is writable for 64 channels.
+            unsafe { _mm512_storeu_si512(y.cast(), narrow(acc[p], t)) };
+            continue;
+        }
+        for v in 0..4 {
+            let words = if STORE == REALS {
+                // SAFETY: the epilogue's vectors reach over the block.
+                _mm512_castps_si512(unsafe { real(acc[p][v], t.first + 16 * v, t) })
+            } else {
+                acc[p][v]
+            };
+            // Dword d of lane l belongs to channel 16·l + 4·v + d.
+            let lanes = [
+                _mm512_castsi512_si128(words),
+                _mm512_extracti32x4_epi32::<1>(words),
+                _mm512_extracti32x4_epi32::<2>(words),
+                _mm512_extracti32x4_epi32::<3>(words),
+            ];
+            for (lane, dwords) in lanes.into_iter().enumerate() {
+                // SAFETY: the row is writable for 64 channels of 4 bytes.
+                unsafe { _mm_storeu_si128(y.add(4 * (16 * lane + 4 * v)).cast(), dwords) };
+            }
+        }
+    }
+}

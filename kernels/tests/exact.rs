@@ -1,0 +1,293 @@
+//! Every kernel of every instruction set that this CPU has, against the reference: full-range data, odd shapes,
+//! all stores, any split of the output. An instruction set that the CPU lacks is printed as skipped.
+
+use qexact_kernels::{Isa, IsaName, Plan};
+use qexact_reference::layer::LayerParts;
+use qexact_reference::requantize::{Bias, F32Mul, F32Out, Overflow};
+use qexact_reference::{Axis, CodeType, Conv, Input, Layer, Output, Region, Rule};
+use quickcheck::{Arbitrary, Gen, QuickCheck};
+
+/// One bit pattern a case: everything else is derived from it.
+#[derive(Clone, Debug)]
+struct Case {
+    shape: Conv,
+    signed: bool,
+    rule: usize,
+    weight_zero_points: usize,
+    seed: u64,
+}
+
+fn pick(g: &mut Gen, range: std::ops::RangeInclusive<usize>) -> usize {
+    range.start() + usize::arbitrary(g) % (range.end() - range.start() + 1)
+}
+
+impl Arbitrary for Case {
+    fn arbitrary(g: &mut Gen) -> Case {
+        let (mut axes, kind) = ([Axis::UNIT; 3], pick(g, 0..=4));
+        if kind > 0 {
+            let first = if kind == 4 { 0 } else { 1 };
+            for axis in &mut axes[first..] {
+                let (kernel, dilation) = (pick(g, 1..=4), pick(g, 1..=2));
+                let padding = [pick(g, 0..=2), pick(g, 0..=2)];
+                let window = (kernel - 1) * dilation + 1;
+                let least = window.saturating_sub(padding[0] + padding[1]).max(1);
+                axis.input = pick(g, least..=least + 6);
+                (axis.kernel, axis.dilation, axis.padding, axis.stride) = (kernel, dilation, padding, pick(g, 1..=3));
+            }
+        }
+        let channels =
+            |g: &mut Gen| *g.choose(&[1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100]).unwrap();
+        let (in_channels, out_channels, groups) = match kind {
+            // Depthwise, with one or two outputs a channel.
+            3 => {
+                let c = channels(g);
+                (c, c * pick(g, 1..=2), c)
+            }
+            2 => {
+                let groups = pick(g, 1..=4);
+                (groups * pick(g, 1..=9), groups * pick(g, 1..=40), groups)
+            }
+            _ => (channels(g), channels(g), 1),
+        };
+        let batch = if kind == 0 { pick(g, 1..=40) } else { pick(g, 1..=2) };
+        let shape = Conv { batch, in_channels, out_channels, groups, axes };
+        shape.validate().unwrap();
+        let seed = u64::arbitrary(g);
+        Case { shape, signed: bool::arbitrary(g), rule: pick(g, 0..=7), weight_zero_points: pick(g, 0..=2), seed }
+    }
+}
+
+/// SplitMix64: every byte of every draw is uniform.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    /// Half of all codes are extremes.
+    fn code(&mut self) -> u8 {
+        let r = self.next();
+        if r & 1 == 0 { (r >> 8) as u8 } else { [0, 255, 127, 128][(r >> 8) as usize % 4] }
+    }
+    fn real(&mut self) -> f32 {
+        (self.next() >> 40) as f32 / (1 << 24) as f32 - 0.5
+    }
+    fn reals(&mut self, n: usize, scale: f32) -> Vec<f32> {
+        (0..n).map(|_| self.real() * scale).collect()
+    }
+}
+
+fn rule(case: &Case, r: &mut Random) -> Rule {
+    let n = case.shape.out_channels;
+    let depth = case.shape.depth() as f32;
+    let signed = r.next() % 2 == 0;
+    let (output, shift) = if signed { (CodeType::I8, 128) } else { (CodeType::U8, 0) };
+    let zero_point = i32::from(r.code()) - shift;
+    // Wide enough to saturate at both ends, narrow enough not to be all saturated.
+    let multipliers = |r: &mut Random, n: usize| r.reals(n, 0.2 / depth.sqrt());
+    let mul = |r: &mut Random, bias| {
+        let n = if r.next() % 2 == 0 { 1 } else { n };
+        F32Mul::new(multipliers(r, n), bias, zero_point, output).unwrap()
+    };
+    Rule::F32Mul(match case.rule {
+        0 => mul(r, Bias::None),
+        1 => {
+            let bias = (0..n).map(|_| r.next() as i32 >> 12).collect();
+            mul(r, Bias::I32(bias)).relu()
+        }
+        2 => {
+            let addend = r.reals(n, 1e4);
+            mul(r, Bias::Addend(addend)).relu()
+        }
+        3 => {
+            let (bias, reciprocal) = (r.reals(n, 10.0), vec![1.0 / 0.0013]);
+            mul(r, Bias::Fused { bias, reciprocal })
+        }
+        4 => {
+            let lo = output.lo() + 40;
+            mul(r, Bias::None).clamped(lo, lo + 100).unwrap().overflow(Overflow::ClampFirst)
+        }
+        // Overflow, infinities and NaN.
+        5 => {
+            let overflow = if r.next() % 2 == 0 { Overflow::Convert } else { Overflow::ClampFirst };
+            let multiplier =
+                (0..n).map(|_| [1e9, -1e9, f32::INFINITY, f32::NAN, 1e-40][r.next() as usize % 5]).collect();
+            let bias = Bias::Addend(vec![[f32::INFINITY, f32::NAN, 0.5][r.next() as usize % 3]]);
+            F32Mul::new(multiplier, bias, zero_point, output).unwrap().overflow(overflow)
+        }
+        6 => {
+            let bias = if r.next() % 2 == 0 { r.reals(n, 5.0) } else { Vec::new() };
+            let (fused, relu) = (r.next() % 2 == 0, r.next() % 2 == 0);
+            return Rule::F32Out(F32Out { scale: r.reals(n, 0.01), bias, fused, relu });
+        }
+        _ => return Rule::Accumulator,
+    })
+}
+
+const POISON: u8 = 0xa5;
+
+/// Runs `f` on an output buffer of the rule's type and returns its bytes.
+fn outputs(rule: &Rule, len: usize, f: impl FnOnce(Output<'_>)) -> Vec<u8> {
+    match rule.element_type() {
+        "u8" => {
+            let mut y = vec![POISON; len];
+            f(Output::U8(&mut y));
+            y
+        }
+        "i8" => {
+            let mut y = vec![POISON as i8; len];
+            f(Output::I8(&mut y));
+            y.iter().map(|&v| v as u8).collect()
+        }
+        "i32" => {
+            let mut y = vec![0; len];
+            f(Output::I32(&mut y));
+            y.iter().flat_map(|v| v.to_le_bytes()).collect()
+        }
+        _ => {
+            let mut y = vec![0.0; len];
+            f(Output::F32(&mut y));
+            y.iter().flat_map(|v| v.to_bits().to_le_bytes()).collect()
+        }
+    }
+}
+
+fn agrees(case: &Case) -> bool {
+    let mut r = Random(case.seed);
+    let shape = case.shape;
+    let weight: Vec<i8> = (0..shape.weight_len()).map(|_| r.code() as i8).collect();
+    let weight_zero_point: Vec<i32> = match case.weight_zero_points {
+        0 => vec![0],
+        1 => vec![i32::from(r.code() as i8)],
+        _ => (0..shape.out_channels).map(|_| i32::from(r.code() as i8)).collect(),
+    };
+    let rule = rule(case, &mut r);
+    let bytes: Vec<u8> = (0..shape.batch * shape.image_len()).map(|_| r.code()).collect();
+    let signed: Vec<i8> = bytes.iter().map(|&b| b as i8).collect();
+    let (input, codes) =
+        if case.signed { (Input::I8(&signed), CodeType::I8) } else { (Input::U8(&bytes), CodeType::U8) };
+    let zero_point = if case.signed { i32::from(r.code() as i8) } else { i32::from(r.code()) };
+    let layer = Layer::new(LayerParts {
+        shape,
+        input: codes,
+        input_zero_point: zero_point,
+        weight: &weight,
+        weight_zero_point: &weight_zero_point,
+        rule: &rule,
+    })
+    .unwrap();
+    let all = layer.region(shape.batch).unwrap();
+    let rows = (r.next() as usize % all.rows.end, r.next() as usize % all.rows.end);
+    let channels = (r.next() as usize % all.channels.end, r.next() as usize % all.channels.end);
+    let part = Region {
+        rows: rows.0.min(rows.1)..rows.0.max(rows.1) + 1,
+        channels: channels.0.min(channels.1)..channels.0.max(channels.1) + 1,
+    };
+    for region in [&all, &part] {
+        let want = outputs(&rule, region.len(), |y| layer.run(region, input, y).unwrap());
+        for isa in Isa::available() {
+            let plan = Plan::new(&layer, isa).unwrap();
+            let mut scratch = vec![POISON; plan.scratch_len() + 1];
+            // Scratch may begin anywhere.
+            let got = outputs(&rule, region.len(), |y| plan.run(region, input, y, &mut scratch[1..]).unwrap());
+            if got != want {
+                let at = got.iter().zip(&want).position(|(a, b)| a != b).unwrap();
+                eprintln!("{isa} {} {region:?}: byte {at} is {} instead of {}", plan.kernel(), got[at], want[at]);
+                return false;
+            }
+        }
+    }
+    true
+}
+
+#[test]
+fn kernels_equal_the_reference() {
+    for name in IsaName::ALL.into_iter().filter(|&name| Isa::new(name).is_err()) {
+        eprintln!("SKIPPED: this CPU does not have {name}");
+    }
+    QuickCheck::new().tests(3000).max_tests(3000).quickcheck((|case: Case| agrees(&case)) as fn(Case) -> bool);
+}
+
+#[test]
+fn parameters_that_arrive_late_need_no_packing() {
+    let weight: Vec<i8> = (0..40 * 70).map(|i| (i * 37 % 256) as u8 as i8).collect();
+    let input: Vec<u8> = (0..3 * 70).map(|i| (i * 101 % 251) as u8).collect();
+    let rules = [
+        Rule::F32Mul(F32Mul::new(vec![0.002], Bias::I32((0..40).collect()), 7, CodeType::U8).unwrap()),
+        Rule::F32Out(F32Out { scale: vec![0.25], bias: vec![], fused: false, relu: false }),
+        Rule::Accumulator,
+    ];
+    for isa in Isa::available() {
+        let layer = |zero_point, rule| {
+            let shape = "linear m3k70n40".parse::<qexact_reference::Linear>().unwrap().into();
+            let parts = LayerParts {
+                shape,
+                input: CodeType::U8,
+                input_zero_point: zero_point,
+                weight: &weight,
+                weight_zero_point: &[3],
+                rule,
+            };
+            Layer::new(parts).unwrap()
+        };
+        let mut plan = Plan::new(&layer(0, &rules[0]), isa).unwrap();
+        for (zero_point, rule) in [(200, &rules[1]), (13, &rules[2]), (255, &rules[0])] {
+            plan.requantize(zero_point, rule).unwrap();
+            let region = plan.region(3).unwrap();
+            let want =
+                outputs(rule, region.len(), |y| layer(zero_point, rule).run(&region, Input::U8(&input), y).unwrap());
+            let got =
+                outputs(rule, region.len(), |y| plan.run(&region, Input::U8(&input), y, &mut plan.scratch()).unwrap());
+            assert_eq!(got, want, "{isa} {}", plan.kernel());
+        }
+        assert!(plan.requantize(256, &rules[2]).is_err());
+    }
+}
+
+#[test]
+fn scratch_that_is_too_small_is_refused() {
+    let rule = Rule::Accumulator;
+    let parts = LayerParts {
+        shape: "conv ic3oc5ih9kh3ph1".parse().unwrap(),
+        input: CodeType::U8,
+        input_zero_point: 0,
+        weight: &[1; 135],
+        weight_zero_point: &[0],
+        rule: &rule,
+    };
+    let layer = Layer::new(parts).unwrap();
+    for isa in Isa::available().filter(|&isa| isa != Isa::REFERENCE) {
+        let plan = Plan::new(&layer, isa).unwrap();
+        let mut y = vec![0; 5 * 81];
+        let mut scratch = vec![0; plan.scratch_len() - 1];
+        let error = plan.run(&plan.region(1).unwrap(), Input::U8(&[0; 243]), Output::I32(&mut y), &mut scratch);
+        let text = error.unwrap_err().to_string();
+        assert_eq!(text, format!("scratch has {} elements, expected at least {}", scratch.len(), scratch.len() + 1));
+    }
+}
+
+#[test]
+fn the_accumulator_bound_is_reached() {
+    // All weights of the second channel are at an end, so the extreme input reaches the bound.
+    let rule = Rule::Accumulator;
+    let mut weight = vec![1i8; 2 * 50];
+    weight[50..].fill(-128);
+    let parts = LayerParts {
+        shape: "linear m1k50n2".parse::<qexact_reference::Linear>().unwrap().into(),
+        input: CodeType::U8,
+        input_zero_point: 10,
+        weight: &weight,
+        weight_zero_point: &[0],
+        rule: &rule,
+    };
+    let layer = Layer::new(parts).unwrap();
+    for isa in Isa::available().filter(|&isa| isa != Isa::REFERENCE) {
+        let bound = Plan::new(&layer, isa).unwrap().accumulator_bound().unwrap();
+        assert_eq!(bound, 50 * 128 * 245);
+        assert_eq!(bound, -i64::from(layer.accumulator(&[255u8; 50], 0, 1)));
+    }
+}
