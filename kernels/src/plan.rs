@@ -5,6 +5,7 @@ use crate::gather::Gather;
 use crate::micro::{ACCUMULATORS, Kind, Microkernel, Store, find};
 use crate::pack::{ColumnSums, Epilogue, Order, Weights, depthwise_panels, gemm_panels, store_for};
 use crate::{Isa, IsaName};
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
@@ -28,7 +29,7 @@ enum Path {
         weight: Vec<i8>,
         weight_zero_point: Vec<i32>,
     },
-    Packed(Packed),
+    Packed(Box<Packed>),
 }
 
 /// What the driver runs on.
@@ -66,7 +67,7 @@ pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
     let depthwise = shape.is_depthwise() && shape.out_channels == shape.in_channels;
     let kernel = find(isa, if depthwise { Kind::Depthwise } else { Kind::Gemm });
     let [_, _, width] = shape.axes;
-    let few = shape.in_channels < FEW_CHANNELS || shape.in_channels % 4 != 0;
+    let few = shape.in_channels < FEW_CHANNELS || !shape.in_channels.is_multiple_of(4);
     let rows = shape.groups == 1 && width.dilation == 1 && width.kernel > 1 && few;
     Choice { kernel, reads: if rows { Reads::KernelRows } else { Reads::Taps } }
 }
@@ -92,7 +93,7 @@ impl Plan {
         let shape = *layer.shape();
         let choice = choose(isa.name(), &shape);
         let path = match choice.kernel {
-            Some(kernel) => Path::Packed(Packed::new(layer, kernel, choice.reads)?),
+            Some(kernel) => Path::Packed(Box::new(Packed::new(layer, kernel, choice.reads)?)),
             None => Path::Portable {
                 weight: layer.weight().to_vec(),
                 weight_zero_point: (0..shape.out_channels).map(|c| layer.weight_zero_point(c)).collect(),

@@ -84,13 +84,13 @@ impl Random {
 fn rule(case: &Case, r: &mut Random) -> Rule {
     let n = case.shape.out_channels;
     let depth = case.shape.depth() as f32;
-    let signed = r.next() % 2 == 0;
+    let signed = r.next().is_multiple_of(2);
     let (output, shift) = if signed { (CodeType::I8, 128) } else { (CodeType::U8, 0) };
     let zero_point = i32::from(r.code()) - shift;
     // Wide enough to saturate at both ends, narrow enough not to be all saturated.
     let multipliers = |r: &mut Random, n: usize| r.reals(n, 0.2 / depth.sqrt());
     let mul = |r: &mut Random, bias| {
-        let n = if r.next() % 2 == 0 { 1 } else { n };
+        let n = if r.next().is_multiple_of(2) { 1 } else { n };
         F32Mul::new(multipliers(r, n), bias, zero_point, output).unwrap()
     };
     Rule::F32Mul(match case.rule {
@@ -113,15 +113,15 @@ fn rule(case: &Case, r: &mut Random) -> Rule {
         }
         // Overflow, infinities and NaN.
         5 => {
-            let overflow = if r.next() % 2 == 0 { Overflow::Convert } else { Overflow::ClampFirst };
+            let overflow = if r.next().is_multiple_of(2) { Overflow::Convert } else { Overflow::ClampFirst };
             let multiplier =
                 (0..n).map(|_| [1e9, -1e9, f32::INFINITY, f32::NAN, 1e-40][r.next() as usize % 5]).collect();
             let bias = Bias::Addend(vec![[f32::INFINITY, f32::NAN, 0.5][r.next() as usize % 3]]);
             F32Mul::new(multiplier, bias, zero_point, output).unwrap().overflow(overflow)
         }
         6 => {
-            let bias = if r.next() % 2 == 0 { r.reals(n, 5.0) } else { Vec::new() };
-            let (fused, relu) = (r.next() % 2 == 0, r.next() % 2 == 0);
+            let bias = if r.next().is_multiple_of(2) { r.reals(n, 5.0) } else { Vec::new() };
+            let (fused, relu) = (r.next().is_multiple_of(2), r.next().is_multiple_of(2));
             return Rule::F32Out(F32Out { scale: r.reals(n, 0.01), bias, fused, relu });
         }
         _ => return Rule::Accumulator,

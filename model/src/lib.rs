@@ -1,1 +1,47 @@
-//! stub
+//! # qexact-model
+//!
+//! Reads exports ([`FORMAT.md`](https://github.com/qexact/qexact/blob/main/model/FORMAT.md)): one safetensors file with a
+//! quantized network and, usually, a recording of the runtime that made it. Trusts nothing in the file, and runs
+//! the network on the scalar reference or on any instruction set.
+//!
+//! ```no_run
+//! use qexact_kernels::Isa;
+//! use qexact_model::{Executor, Export};
+//!
+//! let export = Export::read("net.safetensors".as_ref())?;
+//! let executor = Executor::new(&export.network, Isa::best())?;
+//! let recording = export.recording.as_ref().expect("a recording");
+//! let outputs = executor.run(recording.inputs())?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | module | room |
+//! |---|---|
+//! | `document` | the JSON document as it is written |
+//! | `tensors` | the safetensors container: typed, checked access, digests |
+//! | `load`, `operators` | document and tensors into a checked [`Network`] |
+//! | `network` | the graph: values, nodes, operators |
+//! | `tensor` | values at run time |
+//! | `execute` | running a network on one instruction set |
+//! | `recording` | what the runtime computed |
+
+#[cfg(target_endian = "big")]
+compile_error!("safetensors hold little-endian numbers; this crate reads them as they lie in memory");
+
+pub mod document;
+mod error;
+mod execute;
+mod load;
+mod network;
+mod operators;
+mod recording;
+mod tensor;
+mod tensors;
+
+pub use error::{LoadError, RunError};
+pub use execute::Executor;
+pub use load::Export;
+pub use network::{LayerNode, Network, Node, Operator, Value};
+pub use recording::{Accuracy, Recording};
+pub use tensor::{Data, Tensor};
+pub use tensors::{Digest, read_tensors, write_tensors};

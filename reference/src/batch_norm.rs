@@ -1,8 +1,9 @@
 //! Rule R10: a BatchNorm that was not folded into the convolution before it. The multiply-add is fused.
 
-use crate::float::{cvt, fma, sqrt};
+use crate::float::{fma, sqrt};
 use crate::operand::expect_len;
-use crate::{CodeType, Error, Quantization};
+use crate::quantization::Quantize;
+use crate::{Error, Quantization};
 use alloc::vec::Vec;
 
 /// The trained parameters, one element a channel each.
@@ -20,14 +21,16 @@ pub struct Parameters<'a> {
     pub eps: f64,
 }
 
-/// `q_Y = clamp(cvt(fma(alpha, f32(q_X − z_X), beta)) + z_Y)`, one alpha and beta a channel.
+/// `fma(alpha, f32(q_X − z_X), beta)` quantized by R2 with multiplier 1, one alpha and beta a channel; a fused ReLU
+/// keeps the code from falling below z_Y.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BatchNorm {
     alpha: Vec<f32>,
     beta: Vec<f32>,
     input_zero_point: i32,
-    output_zero_point: i32,
-    clamp: [i32; 2],
+    quantize: Quantize,
+    /// z_Y where a ReLU is fused, else the smallest code.
+    least: i32,
 }
 
 impl BatchNorm {
@@ -55,15 +58,10 @@ impl BatchNorm {
                 (alpha as f32, beta as f32)
             })
             .unzip();
-        let codes: CodeType = output.codes();
-        let lo = if relu { output.zero_point() } else { codes.lo() };
-        Ok(BatchNorm {
-            alpha,
-            beta,
-            input_zero_point: input.zero_point(),
-            output_zero_point: output.zero_point(),
-            clamp: [lo, codes.hi()],
-        })
+        let (codes, zero_point) = (output.codes(), output.zero_point());
+        let quantize = Quantize { multiplier: 1.0, zero_point, lo: codes.lo(), hi: codes.hi() };
+        let least = if relu { zero_point } else { codes.lo() };
+        Ok(BatchNorm { alpha, beta, input_zero_point: input.zero_point(), quantize, least })
     }
 
     /// Number of channels.
@@ -75,7 +73,6 @@ impl BatchNorm {
     #[inline]
     pub fn apply(&self, code: i32, channel: usize) -> i32 {
         let x = (code - self.input_zero_point) as f32;
-        let y = fma(self.alpha[channel], x, self.beta[channel]);
-        cvt(y).wrapping_add(self.output_zero_point).clamp(self.clamp[0], self.clamp[1])
+        self.quantize.apply(fma(self.alpha[channel], x, self.beta[channel])).max(self.least)
     }
 }

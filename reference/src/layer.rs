@@ -204,7 +204,7 @@ pub fn check_call(
         return Err(Error::ElementType { what: "output", got: output.element_type(), expected: output_type });
     }
     let image = shape.image_len();
-    if input.is_empty() || input.len() % image != 0 {
+    if input.is_empty() || !input.len().is_multiple_of(image) {
         let expected = alloc::format!("a positive multiple of {image}, the elements of one image");
         return Err(Error::Length { what: "input", got: input.len(), expected });
     }

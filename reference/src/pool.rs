@@ -155,7 +155,7 @@ pub fn avg_pool<T: Code>(pool: &Pool, divisor: Divisor, average: Average, input:
         };
         for channel in 0..pool.channels {
             let sum = window_sum(pool, input, image, &ranges, channel);
-            let acc = sum - average.zero_point * inside as i32;
+            let acc = sum.wrapping_sub(average.zero_point.wrapping_mul(inside as i32));
             output.push(T::from_i32(average.of_window(acc, n)));
         }
     });
@@ -194,7 +194,9 @@ pub fn adaptive_avg_pool<T: Code>(pool: &AdaptivePool, average: Average, input: 
         for channel in 0..channels {
             let sum = window_sum(&windows, input, image, &ranges, channel);
             let code = match average.memory {
-                Memory::ChannelsLast => average.of_window(sum - average.zero_point * n as i32, n),
+                Memory::ChannelsLast => {
+                    average.of_window(sum.wrapping_sub(average.zero_point.wrapping_mul(n as i32)), n)
+                }
                 Memory::Contiguous => {
                     let factor = ranges.iter().fold(1.0f32, |factor, range| factor / range.len() as f32);
                     round_ties_even(sum as f32 * factor) as i32

@@ -230,8 +230,9 @@ impl F32Out {
             (false, true) => fma(v, scale, per_channel(&self.bias, channel)),
             (false, false) => v * scale + per_channel(&self.bias, channel),
         };
-        // A NaN becomes 0 here too.
-        if self.relu && !(y > 0.0) { 0.0 } else { y }
+        // A NaN, which is not greater than 0 either, becomes 0 too.
+        let keep = y > 0.0 || !self.relu;
+        if keep { y } else { 0.0 }
     }
 }
 

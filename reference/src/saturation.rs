@@ -48,7 +48,7 @@ pub fn fbgemm_takes_depthwise(shape: &Conv) -> bool {
     let [depth, height, width] = &shape.axes;
     shape.groups == shape.in_channels
         && (shape.out_channels == shape.in_channels || shape.out_channels == 2 * shape.in_channels)
-        && shape.groups % 8 == 0
+        && shape.groups.is_multiple_of(8)
         && height.kernel == width.kernel
         && same(height)
         && same(width)

@@ -372,7 +372,6 @@ fn fields<'t>(text: &'t str, expected: &'static str) -> Result<Vec<(&'t str, [us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::format;
 
     #[test]
     fn text_survives_a_round_trip() {
@@ -432,7 +431,7 @@ mod tests {
             let windows = (0..padded).step_by(stride).filter(|o| o + (kernel - 1) * dilation < padded).count();
             match axis.output() {
                 Ok(n) => assert_eq!(n, windows, "{axis:?}"),
-                Err(_) => assert_eq!(windows, 0, "{}", format!("{axis:?}")),
+                Err(_) => assert_eq!(windows, 0, "{axis:?}"),
             }
         }
     }
