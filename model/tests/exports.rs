@@ -11,9 +11,13 @@ const SIMPLE: &[u8] = include_bytes!("../../fixtures/networks/simple_fused.safet
 const CNN: &[u8] = include_bytes!("../../fixtures/networks/cnn_bn_per_channel_unfolded.safetensors");
 const ODD: &[u8] = include_bytes!("../../fixtures/networks/odd.safetensors");
 
+type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+type EditDocument<'e> = &'e dyn Fn(&mut Value);
+type EditTensors<'e> = &'e dyn Fn(&mut Tensors);
+
 struct Parts {
     document: Value,
-    tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
+    tensors: Tensors,
 }
 
 impl Parts {
@@ -46,10 +50,7 @@ impl Parts {
 }
 
 /// The error that an edited export gets.
-fn refused(
-    original: &[u8],
-    edit: impl FnOnce(&mut Value, &mut BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>),
-) -> String {
+fn refused(original: &[u8], edit: impl FnOnce(&mut Value, &mut Tensors)) -> String {
     let mut parts = Parts::of(original);
     edit(&mut parts.document, &mut parts.tensors);
     match Export::from_bytes(&parts.bytes()) {
@@ -75,7 +76,7 @@ fn the_originals_load_unaltered() {
 #[test]
 fn the_document_is_checked() {
     let document = |edit: &dyn Fn(&mut Value)| refused(SIMPLE, |d, _| edit(d));
-    let cases: [(&str, &dyn Fn(&mut Value)); 21] = [
+    let cases: [(&str, EditDocument<'_>); 21] = [
         ("the export's format version is 2, expected 1", &|d| d["format"] = json!(2)),
         ("missing field `format`", &|d| drop(d.as_object_mut().unwrap().remove("format"))),
         ("missing field `values`", &|d| drop(d.as_object_mut().unwrap().remove("values"))),
@@ -148,9 +149,8 @@ fn the_graph_must_be_in_execution_order() {
 
 #[test]
 fn tensors_are_checked() {
-    type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
     let scale = |v: f64| (Dtype::F64, vec![1], v.to_le_bytes().to_vec());
-    let cases: [(&str, &dyn Fn(&mut Tensors)); 14] = [
+    let cases: [(&str, EditTensors<'_>); 14] = [
         ("node `fc1` refers to the tensor `fc1.weight`, which does not exist", &|t| drop(t.remove("fc1.weight"))),
         ("tensor `fc1.weight`: dtype is U8, expected I8", &|t| t.get_mut("fc1.weight").unwrap().0 = Dtype::U8),
         ("tensor `fc1.weight`: shape is [784, 100], expected [100, 784]", &|t| {
@@ -190,7 +190,7 @@ fn tensors_are_checked() {
 
 #[test]
 fn shapes_follow_from_the_graph() {
-    let cases: [(&str, &dyn Fn(&mut Value)); 6] = [
+    let cases: [(&str, EditDocument<'_>); 6] = [
         ("node `conv1`: shape of the output is", &|d| named(&mut d["values"], "conv1")["shape"][1] = json!(31)),
         ("node `conv1`: stride is 0, expected at least 1", &|d| {
             named(&mut d["nodes"], "conv1")["attributes"]["stride"][0] = json!(0)

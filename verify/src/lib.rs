@@ -1,1 +1,14 @@
-//! stub
+//! # qexact-verify
+//!
+//! Holds kernels against the reference, and both against recordings of real runtimes.
+
+pub mod case;
+pub mod check;
+pub mod embedded;
+pub mod explain;
+pub mod fill;
+pub mod guard;
+pub mod inspect;
+pub mod network;
+pub mod render;
+pub mod vectors;

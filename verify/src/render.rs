@@ -1,5 +1,6 @@
 //! Reports as text.
 
+use crate::check::Summary;
 use crate::network::{Difference, NetworkReport, NodeReport};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
@@ -163,5 +164,35 @@ fn verdict(report: &NetworkReport) -> String {
     if !report.altered.is_empty() {
         let _ = write!(text, "; {} altered parts of the file", report.altered.len());
     }
+    text
+}
+
+/// The summary of `qexact check`.
+pub fn check(summary: &Summary) -> String {
+    let mut text = String::new();
+    let header =
+        ["instruction set", "kernels (cases)", "cases", "weak", "outputs compared", "differences", "failed cases"];
+    let mut rows = table(&header, 2);
+    for isa in &summary.isas {
+        let kernels: Vec<String> =
+            isa.kernels.iter().map(|(kernel, cases)| format!("{kernel} ({})", grouped(*cases))).collect();
+        let numbers = [isa.cases, isa.weak, isa.outputs, isa.differences, isa.failures].map(grouped);
+        rows.add_row([isa.isa.clone(), kernels.join("\n")].into_iter().chain(numbers));
+    }
+    let _ = writeln!(text, "{rows}");
+    for skipped in &summary.skipped {
+        let _ = writeln!(text, "SKIPPED: {skipped}, which this CPU lacks");
+    }
+    if !summary.weak.is_empty() {
+        let _ = writeln!(
+            text,
+            "weak: nearly all outputs of the case are one value, so it proves little; for example\n  {}",
+            summary.weak[0]
+        );
+    }
+    let outputs: u64 = summary.isas.iter().map(|isa| isa.outputs).sum();
+    let failures: u64 = summary.isas.iter().map(|isa| isa.failures).sum();
+    let verdict = if summary.passed() { "PASS" } else { "FAIL" };
+    let _ = writeln!(text, "{verdict}: {} outputs compared, {} cases failed", grouped(outputs), grouped(failures));
     text
 }

@@ -1,0 +1,364 @@
+//! One generated test of one layer, as one line of text each way.
+//!
+//! ```
+//! use qexact_verify::case::Case;
+//!
+//! let line = "conv ic64oc64ih56kh3ph1 x=u8 zx=131 zw=channel \
+//!             rule=f32_mul:addend:channel:u8:relu:convert fill=full seed=7 isa=avx_vnni";
+//! let case: Case = line.parse()?;
+//! assert_eq!(case.to_string(), line);
+//! # Ok::<(), qexact_verify::case::CaseError>(())
+//! ```
+//!
+//! | part | values | if missing |
+//! |---|---|---|
+//! | shape | `conv …`, `linear …`, see [`qexact_reference::shape`] | |
+//! | `x` | input codes: `u8`, `i8` | `u8` |
+//! | `zx` | input zero point | middle of the range |
+//! | `zw` | weight zero points: `0`, `one` (for all), one a `channel` | `0` |
+//! | `rule` | `f32_mul:BIAS:MULTIPLIER:OUTPUT:CLAMP:OVERFLOW` with BIAS `none`, `i32`, `addend`, `fused`; MULTIPLIER `one`, `channel`; OUTPUT `u8`, `i8`; CLAMP `full`, `relu`, `LO..HI`; OVERFLOW `convert`, `clamp_first` | `f32_mul:addend:channel:u8:full:convert` |
+//! | | `f32_out:SCALE:BIAS:SUM:CLAMP` with SCALE `one`, `channel`; BIAS `none`, `bias`; SUM `fused`, `unfused`; CLAMP `full`, `relu` | |
+//! | | `accumulator` | |
+//! | `fill` | `full`, `extremes`, `cycle`, `ties`, `overflow`, see [`Fill`] | `full` |
+//! | `seed` | everything that the line does not say follows from it | `0` |
+//! | `isa` | instruction set | all |
+//!
+//! What a check prints about a failed case parses as that case: a leading `FAIL` and everything from `kernel=`
+//! on are skipped.
+
+use crate::fill::Fill;
+use qexact_kernels::IsaName;
+use qexact_reference::requantize::Overflow;
+use qexact_reference::{Axis, CodeType, Conv, Linear};
+use std::fmt;
+use std::str::FromStr;
+
+/// Everything that makes one test of one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Case {
+    /// Geometry, batch included.
+    pub shape: Conv,
+    /// The input's codes: [`CodeType::U8`] or [`CodeType::I8`].
+    pub input: CodeType,
+    /// The code of zero in the input.
+    pub input_zero_point: i32,
+    /// Which weight zero points there are.
+    pub weight_zero_points: ZeroPoints,
+    /// What becomes of the accumulators.
+    pub rule: RuleForm,
+    /// The kind of data.
+    pub fill: Fill,
+    /// Where data and parameters come from.
+    pub seed: u64,
+    /// The instruction set to check, if not all.
+    pub isa: Option<IsaName>,
+}
+
+/// Weight zero points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ZeroPoints {
+    /// All are 0.
+    Zero,
+    /// One for all channels.
+    One,
+    /// One an output channel.
+    PerChannel,
+}
+
+/// A [`Rule`](qexact_reference::Rule) without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleForm {
+    /// R6: codes.
+    F32Mul(F32MulForm),
+    /// R9: real numbers.
+    F32Out(F32OutForm),
+    /// Accumulators.
+    Accumulator,
+}
+
+/// An [`F32Mul`](qexact_reference::requantize::F32Mul) without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct F32MulForm {
+    /// How the bias enters.
+    pub bias: BiasForm,
+    /// A multiplier for every channel, or one for all.
+    pub per_channel: bool,
+    /// The codes produced: [`CodeType::U8`] or [`CodeType::I8`].
+    pub output: CodeType,
+    /// Which of them.
+    pub clamp: Clamp,
+    /// What happens to products that do not fit an int32.
+    pub overflow: Overflow,
+}
+
+/// An [`F32Out`](qexact_reference::requantize::F32Out) without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct F32OutForm {
+    /// A scale for every channel, or one for all.
+    pub per_channel: bool,
+    /// Whether a bias is added.
+    pub bias: bool,
+    /// Multiply and add with one rounding.
+    pub fused: bool,
+    /// Nothing below zero.
+    pub relu: bool,
+}
+
+/// A [`Bias`](qexact_reference::requantize::Bias) without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BiasForm {
+    /// There is none.
+    None,
+    /// R8a.
+    I32,
+    /// R8b.
+    Addend,
+    /// R8c.
+    Fused,
+}
+
+/// The codes that a rule may produce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clamp {
+    /// All of its output's.
+    Full,
+    /// None below the zero point.
+    Relu,
+    /// These, both bounds included.
+    Range(i32, i32),
+}
+
+/// Why a line is not a case.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CaseError {
+    /// A part has a value that means nothing.
+    #[error("{part} is `{got}`, expected {expected}")]
+    Part {
+        /// Which part.
+        part: &'static str,
+        /// Its value.
+        got: String,
+        /// What it should have been.
+        expected: String,
+    },
+    /// A part is there twice.
+    #[error("`{0}=` appears twice, expected once")]
+    Twice(&'static str),
+    /// The shape is refused.
+    #[error("shape: {0}")]
+    Shape(qexact_reference::Error),
+    /// A number is refused.
+    #[error(transparent)]
+    Number(#[from] qexact_reference::Error),
+}
+
+type Result<T> = std::result::Result<T, CaseError>;
+
+/// Values and what they are called.
+type Names<T> = &'static [(&'static str, T)];
+
+const CODES: Names<CodeType> = &[("u8", CodeType::U8), ("i8", CodeType::I8)];
+const ZERO_POINTS: Names<ZeroPoints> =
+    &[("0", ZeroPoints::Zero), ("one", ZeroPoints::One), ("channel", ZeroPoints::PerChannel)];
+const BIASES: Names<BiasForm> =
+    &[("none", BiasForm::None), ("i32", BiasForm::I32), ("addend", BiasForm::Addend), ("fused", BiasForm::Fused)];
+const PER_CHANNEL: Names<bool> = &[("one", false), ("channel", true)];
+const OVERFLOWS: Names<Overflow> = &[("convert", Overflow::Convert), ("clamp_first", Overflow::ClampFirst)];
+const HAS_BIAS: Names<bool> = &[("none", false), ("bias", true)];
+const FUSED: Names<bool> = &[("fused", true), ("unfused", false)];
+const RELU: Names<bool> = &[("full", false), ("relu", true)];
+const FILLS: Names<Fill> = &[
+    ("full", Fill::Full),
+    ("extremes", Fill::Extremes),
+    ("cycle", Fill::Cycle),
+    ("ties", Fill::Ties),
+    ("overflow", Fill::Overflow),
+];
+const KEYS: [&str; 7] = ["x", "zx", "zw", "rule", "fill", "seed", "isa"];
+
+fn name<T: Copy + PartialEq>(names: Names<T>, value: T) -> &'static str {
+    names.iter().find(|(_, v)| *v == value).map_or("?", |(name, _)| name)
+}
+
+fn one_of<T: Copy>(part: &'static str, text: &str, names: Names<T>) -> Result<T> {
+    let expected = || {
+        let list: Vec<_> = names.iter().map(|(name, _)| *name).collect();
+        format!("one of {}", list.join(", "))
+    };
+    names.iter().find(|(name, _)| *name == text).map(|(_, v)| *v).ok_or_else(|| unexpected(part, text, expected()))
+}
+
+fn number<T: FromStr>(part: &'static str, text: &str, expected: &str) -> Result<T> {
+    text.parse().map_err(|_| unexpected(part, text, expected))
+}
+
+fn unexpected(part: &'static str, got: &str, expected: impl Into<String>) -> CaseError {
+    CaseError::Part { part, got: got.into(), expected: expected.into() }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match as_linear(&self.shape) {
+            Some(linear) => write!(f, "{linear}")?,
+            None => write!(f, "{}", self.shape)?,
+        }
+        write!(f, " x={} zx={}", name(CODES, self.input), self.input_zero_point)?;
+        write!(f, " zw={} rule={}", name(ZERO_POINTS, self.weight_zero_points), self.rule)?;
+        write!(f, " fill={} seed={}", name(FILLS, self.fill), self.seed)?;
+        self.isa.map_or(Ok(()), |isa| write!(f, " isa={isa}"))
+    }
+}
+
+/// The linear layer that a convolution over images of one pixel is.
+fn as_linear(shape: &Conv) -> Option<Linear> {
+    let linear = Linear { rows: shape.batch, in_features: shape.in_channels, out_features: shape.out_channels };
+    (shape.groups == 1 && shape.axes == [Axis::UNIT; 3]).then_some(linear)
+}
+
+impl FromStr for Case {
+    type Err = CaseError;
+
+    fn from_str(text: &str) -> Result<Case> {
+        let mut words = text.split_whitespace().skip_while(|&word| word == "FAIL").take_while(|w| !is_result(w));
+        let (operator, extents) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+        let shape = match operator {
+            "conv" => format!("conv {extents}").parse(),
+            "linear" => format!("linear {extents}").parse::<Linear>().map(Conv::from),
+            _ => return Err(unexpected("operator", operator, "conv or linear")),
+        };
+        let shape = shape.map_err(CaseError::Shape)?;
+        let mut values = [None; KEYS.len()];
+        for word in words {
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
+            let known = KEYS.iter().position(|&k| k == key);
+            let at = known.ok_or_else(|| unexpected("key", key, format!("one of {}", KEYS.join(", "))))?;
+            if values[at].replace(value).is_some() {
+                return Err(CaseError::Twice(KEYS[at]));
+            }
+        }
+        let [x, zx, zw, rule, fill, seed, isa] = values;
+        let named = |isa: &str| isa.parse().map_err(|_| unexpected("isa", isa, names_of_isas()));
+        let input = one_of("x (input codes)", x.unwrap_or("u8"), CODES)?;
+        let middle = if input.is_signed() { "0" } else { "128" };
+        let input_zero_point = number("zx (input zero point)", zx.unwrap_or(middle), "an integer")?;
+        input.check("zx (input zero point)", input_zero_point)?;
+        Ok(Case {
+            shape,
+            input,
+            input_zero_point,
+            weight_zero_points: one_of("zw (weight zero points)", zw.unwrap_or("0"), ZERO_POINTS)?,
+            rule: rule.unwrap_or("f32_mul:addend:channel:u8:full:convert").parse()?,
+            fill: one_of("fill", fill.unwrap_or("full"), FILLS)?,
+            seed: number("seed", seed.unwrap_or("0"), "a number that fits 64 bits")?,
+            isa: isa.map(named).transpose()?,
+        })
+    }
+}
+
+fn names_of_isas() -> String {
+    format!("one of {}", IsaName::ALL.map(IsaName::as_str).join(", "))
+}
+
+/// Whether a word begins what is reported about a case.
+fn is_result(word: &str) -> bool {
+    word.starts_with("kernel=")
+}
+
+impl Case {
+    /// The cases in a command line's arguments: quoted or not, one or many, lines of failures among them.
+    ///
+    /// # Errors
+    /// The first that is not a case.
+    pub fn parse_all<S: AsRef<str>>(arguments: impl IntoIterator<Item = S>) -> Result<Vec<Case>> {
+        let mut lines: Vec<String> = Vec::new();
+        let mut in_result = false;
+        for argument in arguments {
+            for (at, word) in argument.as_ref().split_whitespace().enumerate() {
+                let after_fail = lines.last().is_some_and(|line| line == "FAIL");
+                let operator = matches!(word, "conv" | "linear") && !after_fail && (at == 0 || !in_result);
+                if lines.is_empty() || word == "FAIL" || operator {
+                    lines.push(word.into());
+                    in_result = false;
+                } else if let Some(line) = lines.last_mut() {
+                    *line = format!("{line} {word}");
+                    in_result |= is_result(word);
+                }
+            }
+        }
+        lines.iter().map(|line| line.parse()).collect()
+    }
+}
+
+impl fmt::Display for RuleForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            RuleForm::F32Mul(F32MulForm { bias, per_channel, output, clamp, overflow }) => {
+                let (bias, multiplier) = (name(BIASES, bias), name(PER_CHANNEL, per_channel));
+                write!(f, "f32_mul:{bias}:{multiplier}:{}:{clamp}:{}", name(CODES, output), name(OVERFLOWS, overflow))
+            }
+            RuleForm::F32Out(F32OutForm { per_channel, bias, fused, relu }) => {
+                let (scale, bias) = (name(PER_CHANNEL, per_channel), name(HAS_BIAS, bias));
+                write!(f, "f32_out:{scale}:{bias}:{}:{}", name(FUSED, fused), name(RELU, relu))
+            }
+            RuleForm::Accumulator => f.write_str("accumulator"),
+        }
+    }
+}
+
+impl FromStr for RuleForm {
+    type Err = CaseError;
+
+    fn from_str(text: &str) -> Result<RuleForm> {
+        let parts: Vec<&str> = text.split(':').collect();
+        match parts[..] {
+            ["f32_mul", bias, multiplier, output, clamp, overflow] => {
+                let output = one_of("rule (output)", output, CODES)?;
+                Ok(RuleForm::F32Mul(F32MulForm {
+                    bias: one_of("rule (bias)", bias, BIASES)?,
+                    per_channel: one_of("rule (multiplier)", multiplier, PER_CHANNEL)?,
+                    output,
+                    clamp: Clamp::parse(clamp, output)?,
+                    overflow: one_of("rule (overflow)", overflow, OVERFLOWS)?,
+                }))
+            }
+            ["f32_out", scale, bias, sum, clamp] => Ok(RuleForm::F32Out(F32OutForm {
+                per_channel: one_of("rule (scale)", scale, PER_CHANNEL)?,
+                bias: one_of("rule (bias)", bias, HAS_BIAS)?,
+                fused: one_of("rule (sum)", sum, FUSED)?,
+                relu: one_of("rule (clamp)", clamp, RELU)?,
+            })),
+            ["accumulator"] => Ok(RuleForm::Accumulator),
+            _ => {
+                let expected = "f32_mul:BIAS:MULTIPLIER:OUTPUT:CLAMP:OVERFLOW, f32_out:SCALE:BIAS:SUM:CLAMP \
+                                or accumulator";
+                Err(unexpected("rule", text, expected))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Clamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Clamp::Full => f.write_str("full"),
+            Clamp::Relu => f.write_str("relu"),
+            Clamp::Range(lo, hi) => write!(f, "{lo}..{hi}"),
+        }
+    }
+}
+
+impl Clamp {
+    fn parse(text: &str, output: CodeType) -> Result<Clamp> {
+        const PART: &str = "rule (clamp)";
+        const EXPECTED: &str = "one of full, relu, LO..HI";
+        let (lo, hi) = match (text, text.split_once("..")) {
+            ("full", _) => return Ok(Clamp::Full),
+            ("relu", _) => return Ok(Clamp::Relu),
+            (_, Some((lo, hi))) => (number(PART, lo, EXPECTED)?, number(PART, hi, EXPECTED)?),
+            (_, None) => return Err(unexpected(PART, text, EXPECTED)),
+        };
+        output.check("rule (lower clamp bound)", lo)?;
+        output.check("rule (upper clamp bound)", hi)?;
+        if lo > hi { Err(unexpected(PART, text, "LO..HI with LO at most HI")) } else { Ok(Clamp::Range(lo, hi)) }
+    }
+}

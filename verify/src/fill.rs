@@ -1,0 +1,268 @@
+//! Data and parameters of a case, all of them a function of its line.
+//!
+//! Weights, input and zero points come first. The numbers of a rule are then fitted to the accumulators, so that
+//! outputs spread over the whole range of codes: where most outputs are saturated, wrong ones hide.
+
+use crate::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, RuleForm, ZeroPoints};
+use qexact_reference::requantize::{Bias, F32Mul, F32Out};
+use qexact_reference::{CodeType, Error, Rule};
+
+/// The kind of data that a case runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// Codes uniform over their range.
+    Full,
+    /// Only the ends of the range and zero points.
+    Extremes,
+    /// A cycle of prime length, so that blocks that change places show.
+    Cycle,
+    /// Small codes, powers of two and whole biases: many accumulators scale to half a code more than a whole one.
+    Ties,
+    /// Multipliers and biases that are huge, tiny, infinite or NaN.
+    Overflow,
+}
+
+/// What different numbers of a case are drawn from, so that they do not depend on each other.
+#[derive(Clone, Copy)]
+pub(crate) enum Stream {
+    Input,
+    Weight,
+    ZeroPoints,
+    Rule,
+    Regions,
+}
+
+/// A generator of numbers (`SplitMix64`).
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// A generator; equal seeds give equal numbers.
+    pub fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub(crate) fn of(case: &Case, stream: Stream) -> Random {
+        let mut seed = Random(case.seed ^ (stream as u64) << 56);
+        Random(seed.bits())
+    }
+
+    /// 64 uniform bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.bits() % n as u64) as usize
+    }
+
+    /// A number in `lo..=hi`.
+    pub(crate) fn between(&mut self, lo: i32, hi: i32) -> i32 {
+        lo + self.below((hi - lo) as usize + 1) as i32
+    }
+
+    /// Any of some.
+    pub(crate) fn choose<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// True once in `n` times.
+    pub(crate) fn once_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    /// Uniform in `lo..hi`.
+    fn real(&mut self, lo: f64, hi: f64) -> f64 {
+        lo + (hi - lo) * ((self.bits() >> 11) as f64 / (1u64 << 53) as f64)
+    }
+}
+
+/// One code of a fill; `at` counts codes.
+fn code(r: &mut Random, fill: Fill, codes: CodeType, zero_point: i32, at: usize) -> i32 {
+    match fill {
+        Fill::Full | Fill::Overflow => r.between(codes.lo(), codes.hi()),
+        Fill::Extremes => r.choose(&[codes.lo(), codes.hi(), zero_point]),
+        Fill::Cycle => codes.lo() + (at % 251) as i32,
+        Fill::Ties => (zero_point + r.between(-1, 2)).clamp(codes.lo(), codes.hi()),
+    }
+}
+
+/// The input's codes, as bytes.
+pub fn input(case: &Case) -> Vec<u8> {
+    let mut r = Random::of(case, Stream::Input);
+    let start = r.below(251);
+    (0..case.shape.batch * case.shape.image_len())
+        .map(|at| code(&mut r, case.fill, case.input, case.input_zero_point, start + at) as u8)
+        .collect()
+}
+
+/// The weights' zero points: one, or one an output channel.
+pub fn weight_zero_points(case: &Case) -> Vec<i32> {
+    let mut r = Random::of(case, Stream::ZeroPoints);
+    let mut zero_point = || if r.once_in(2) { r.choose(&[-128, 127]) } else { r.between(-128, 127) };
+    match case.weight_zero_points {
+        ZeroPoints::Zero => vec![0],
+        ZeroPoints::One => vec![zero_point()],
+        ZeroPoints::PerChannel => (0..case.shape.out_channels).map(|_| zero_point()).collect(),
+    }
+}
+
+/// The weights, OHWI.
+pub fn weight(case: &Case, zero_points: &[i32]) -> Vec<i8> {
+    let mut r = Random::of(case, Stream::Weight);
+    let (start, depth) = (r.below(251), case.shape.depth());
+    let zero_point = |at: usize| zero_points[if zero_points.len() == 1 { 0 } else { at / depth }];
+    (0..case.shape.weight_len())
+        .map(|at| code(&mut r, case.fill, CodeType::I8, zero_point(at), start + at) as i8)
+        .collect()
+}
+
+/// The rule, fitted to the case's accumulators.
+///
+/// # Errors
+/// A clamp range that is not of the output's codes.
+pub fn rule(case: &Case, accumulators: &[i32]) -> Result<Rule, Error> {
+    let fit = Fit { fill: case.fill, spread: Spread::of(accumulators, case.shape.out_channels) };
+    let mut r = Random::of(case, Stream::Rule);
+    match case.rule {
+        RuleForm::F32Mul(form) => fit.f32_mul(&mut r, form).map(Rule::F32Mul),
+        RuleForm::F32Out(form) => Ok(Rule::F32Out(fit.f32_out(&mut r, form))),
+        RuleForm::Accumulator => Ok(Rule::Accumulator),
+    }
+}
+
+/// How accumulators lie: of all of them and of each channel, the mean, the deviation from it, and that from 0.
+struct Spread {
+    all: [f64; 3],
+    channels: Vec<[f64; 3]>,
+}
+
+/// With fewer rows a channel has no spread to speak of.
+const ENOUGH_ROWS: usize = 8;
+
+impl Spread {
+    fn of(accumulators: &[i32], channels: usize) -> Spread {
+        let all = moments(accumulators.iter());
+        let of_channel = |c| moments(accumulators.iter().skip(c).step_by(channels));
+        let enough = accumulators.len() / channels >= ENOUGH_ROWS;
+        let channels = (0..channels).map(|c| if enough { of_channel(c) } else { all }).collect();
+        Spread { all, channels }
+    }
+}
+
+fn moments<'a>(values: impl Iterator<Item = &'a i32>) -> [f64; 3] {
+    let (mut n, mut sum, mut squares) = (0.0, 0.0, 0.0);
+    for &value in values {
+        let value = f64::from(value);
+        (n, sum, squares) = (n + 1.0, sum + value, squares + value * value);
+    }
+    let mean = sum / n;
+    let variance = (squares / n - mean * mean).max(0.0);
+    // Where nothing spreads, one code is as good a scale as another.
+    [mean, variance.sqrt().max(1.0), (squares / n).sqrt().max(1.0)]
+}
+
+/// Finds the numbers of a rule.
+struct Fit {
+    fill: Fill,
+    spread: Spread,
+}
+
+impl Fit {
+    /// One moment for all channels, or one each.
+    fn over(&self, per_channel: bool) -> &[[f64; 3]] {
+        if per_channel { &self.spread.channels } else { std::slice::from_ref(&self.spread.all) }
+    }
+
+    fn f32_mul(&self, r: &mut Random, form: F32MulForm) -> Result<F32Mul, Error> {
+        let (lo, hi) = match form.clamp {
+            Clamp::Range(lo, hi) => (lo, hi),
+            Clamp::Full | Clamp::Relu => (form.output.lo(), form.output.hi()),
+        };
+        let zero_point = match form.clamp {
+            // Room for what is above the zero point.
+            Clamp::Relu => r.between(lo, hi - (hi - lo) / 4),
+            _ if r.once_in(4) => r.choose(&[lo, hi]),
+            _ => r.between(lo, hi),
+        };
+        let target = f64::from(hi - lo + 1) / 4.0;
+        let multiplier = self.multipliers(r, form.per_channel, form.bias != BiasForm::None, target);
+        let rule = F32Mul::new(multiplier, self.bias(r, form), zero_point, form.output)?.overflow(form.overflow);
+        match form.clamp {
+            Clamp::Full => Ok(rule),
+            Clamp::Relu => Ok(rule.relu()),
+            Clamp::Range(lo, hi) => rule.clamped(lo, hi),
+        }
+    }
+
+    fn f32_out(&self, r: &mut Random, form: F32OutForm) -> F32Out {
+        let scale = self.multipliers(r, form.per_channel, form.bias, 5.0);
+        let scaled = |(c, b): (usize, f64)| (b * f64::from(scale[c % scale.len()])) as f32;
+        let bias = if form.bias {
+            self.biases(r, form.per_channel).into_iter().enumerate().map(scaled).collect()
+        } else {
+            Vec::new()
+        };
+        F32Out { scale, bias, fused: form.fused, relu: form.relu }
+    }
+
+    /// Factors that take the deviation (from the bias, or from 0) to about `target`.
+    fn multipliers(&self, r: &mut Random, per_channel: bool, centred: bool, target: f64) -> Vec<f32> {
+        let factor = |&[mean, deviation, from_zero]: &[f64; 3]| {
+            // Accumulators that lie all on one side of 0 go where a ReLU lets them live.
+            let one_sided = !centred && mean.abs() > deviation;
+            let negative = if one_sided { mean < 0.0 } else { r.once_in(8) };
+            let sign = if negative { -1.0 } else { 1.0 };
+            let deviation = if centred { deviation } else { from_zero };
+            // About where products stop fitting an int32.
+            let limit = if one_sided { mean.abs() } else { deviation * r.real(1.0, 3.0) };
+            let fitted = r.real(0.5, 1.5) * target / deviation;
+            match self.fill {
+                Fill::Ties => (sign * fitted.log2().floor().min(-1.0).exp2()) as f32,
+                Fill::Overflow if per_channel && r.once_in(2) => r.choose(&PECULIAR),
+                Fill::Overflow if !per_channel || r.once_in(2) => (sign * 2147483648.0 / limit) as f32,
+                _ => (sign * fitted) as f32,
+            }
+        };
+        self.over(per_channel).iter().map(factor).collect()
+    }
+
+    /// Numbers that move accumulators to about 0, one a channel or, where channels are scaled alike, sometimes one.
+    fn biases(&self, r: &mut Random, per_channel: bool) -> Vec<f64> {
+        let per_channel = per_channel || self.fill == Fill::Overflow || !r.once_in(2);
+        self.over(per_channel).iter().map(|[mean, deviation, _]| r.real(-0.5, 0.5) * deviation - mean).collect()
+    }
+
+    fn bias(&self, r: &mut Random, form: F32MulForm) -> Bias {
+        if form.bias == BiasForm::None {
+            return Bias::None;
+        }
+        let ties = self.fill == Fill::Ties;
+        let biases = self.biases(r, form.per_channel).into_iter().map(|b| match self.fill {
+            Fill::Ties => b.round(),
+            Fill::Overflow if r.once_in(4) => f64::from(r.choose(&PECULIAR)),
+            _ => b,
+        });
+        let biases: Vec<f64> = biases.collect();
+        match form.bias {
+            // What does not fit an int32 becomes one of its ends.
+            BiasForm::I32 => Bias::I32(biases.iter().map(|&b| b.round() as i32).collect()),
+            BiasForm::Fused => {
+                let factor = |_| if ties { 4.0 } else { r.real(200.0, 2000.0) as f32 };
+                let reciprocal: Vec<f32> = self.over(!ties).iter().map(factor).collect();
+                let bias = |(c, &b): (usize, &f64)| (b / f64::from(reciprocal[c % reciprocal.len()])) as f32;
+                Bias::Fused { bias: biases.iter().enumerate().map(bias).collect(), reciprocal }
+            }
+            _ => Bias::Addend(biases.iter().map(|&b| b as f32).collect()),
+        }
+    }
+}
+
+/// Numbers that are seldom met.
+const PECULIAR: [f32; 10] =
+    [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, f32::MAX, f32::MIN, f32::MIN_POSITIVE, 1e-40, 0.0, -0.0, 2147483648.0];

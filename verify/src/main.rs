@@ -1,0 +1,254 @@
+//! The `qexact` command.
+
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use qexact_kernels::{Isa, IsaName};
+use qexact_model::{Executor, Export, read_tensors, write_tensors};
+use qexact_verify::case::Case;
+use qexact_verify::inspect::inspect;
+use qexact_verify::{check, embedded, network, render, vectors};
+use serde::Serialize;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Exact int8 inference: do the kernels compute, on this CPU, exactly what the runtime computed?
+///
+/// Without a command, verifies the embedded networks on their real digits.
+///
+/// Exit codes: 0 everything equal, 1 a difference, 2 bad input or usage.
+#[derive(Parser)]
+#[command(name = "qexact", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args)]
+struct Common {
+    /// Instruction sets, separated by commas: reference, avx2, avx_vnni, avx512_vnni [default: all that the CPU has]
+    #[arg(long, global = true, value_delimiter = ',', value_name = "ISA")]
+    isa: Vec<IsaName>,
+    /// Also write the report as JSON
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Compare every layer of an export with what its runtime recorded, on the reference and every instruction set
+    Verify {
+        /// A network exported with its recording
+        export: PathBuf,
+        /// Excuse nothing, not even what saturated pairs of products explain
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Run an export on inputs of your own
+    Run {
+        /// An exported network
+        export: PathBuf,
+        /// A safetensors file with one tensor for every input of the graph, the batch in front
+        #[arg(long, value_name = "FILE")]
+        input: PathBuf,
+        /// Where to write the outputs of the graph, a safetensors file
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Show layers, shapes, ranges, bytes, multiply-accumulates and the kernels chosen
+    Inspect {
+        /// An exported network
+        export: PathBuf,
+    },
+    /// Check kernels against the reference on generated cases, full-range data in guarded buffers
+    Check {
+        /// A case, or the line of a failure, quoted or not [default: generate them]
+        case: Vec<String>,
+        /// Generated outputs on each instruction set
+        #[arg(long, default_value_t = 2_000_000, value_name = "N")]
+        outputs: u64,
+        /// Where the generator starts
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        seed: u64,
+    },
+    /// Check operator vectors that were recorded from real runtimes
+    Vectors {
+        /// Safetensors files of recorded vectors
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Excuse nothing, not even what saturated pairs of products explain
+        #[arg(long)]
+        strict: bool,
+    },
+}
+
+type Failable<T> = Result<T, Box<dyn Error>>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("qexact: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether everything was equal.
+fn run(cli: &Cli) -> Failable<bool> {
+    let isas = cli.common.isas()?;
+    match &cli.command {
+        None => {
+            let mut reports = Vec::new();
+            for (name, bytes) in embedded::NETWORKS {
+                reports.push(verify(name, &Export::from_bytes(bytes)?, &isas, false)?);
+            }
+            cli.common.write_json(&reports)?;
+            Ok(reports.iter().all(network::NetworkReport::is_clean))
+        }
+        Some(Command::Verify { export, strict }) => {
+            let report = verify(&file_name(export), &read(export)?, &isas, *strict)?;
+            cli.common.write_json(&report)?;
+            Ok(report.is_clean())
+        }
+        Some(Command::Run { export, input, output }) => {
+            run_network(export, input, output, cli.common.one_isa(&isas)?)?;
+            Ok(true)
+        }
+        Some(Command::Inspect { export }) => {
+            let loaded = read(export)?;
+            let executor = Executor::new(&loaded.network, cli.common.one_isa(&isas)?)?;
+            let report = inspect(&file_name(export), &loaded, &executor);
+            print!("{report}");
+            cli.common.write_json(&report)?;
+            Ok(true)
+        }
+        Some(Command::Check { case, outputs, seed }) => run_check(cli, case, *outputs, *seed, isas),
+        Some(Command::Vectors { files, strict }) => {
+            let options = vectors::Options { isas, strict: *strict };
+            let mut reports = Vec::new();
+            for file in files {
+                let bar = progress(&file_name(file));
+                let report = vectors::run(file, &options, |done, total| step(&bar, done, total))?;
+                bar.finish_and_clear();
+                println!("{report}");
+                reports.push(report);
+            }
+            cli.common.write_json(&reports)?;
+            Ok(reports.iter().all(vectors::FileReport::is_clean))
+        }
+    }
+}
+
+impl Common {
+    fn isas(&self) -> Failable<Vec<Isa>> {
+        if self.isa.is_empty() {
+            return Ok(Isa::available().collect());
+        }
+        Ok(self.isa.iter().map(|&name| Isa::new(name)).collect::<Result<_, _>>()?)
+    }
+
+    /// The instruction set to run on: the one asked for, or the fastest.
+    fn one_isa(&self, isas: &[Isa]) -> Failable<Isa> {
+        match (self.isa.len(), isas) {
+            (0, _) => Ok(Isa::best()),
+            (_, [isa]) => Ok(*isa),
+            _ => Err("this command runs on one instruction set: give --isa one name".into()),
+        }
+    }
+
+    fn write_json(&self, report: &impl Serialize) -> Failable<()> {
+        let Some(path) = &self.json else { return Ok(()) };
+        let text = serde_json::to_string_pretty(report)?;
+        std::fs::write(path, text + "\n").map_err(|e| format!("{}: {e}", path.display()).into())
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+fn read(path: &Path) -> Failable<Export> {
+    Export::read(path).map_err(|error| match error {
+        io @ qexact_model::LoadError::Io { .. } => io.into(),
+        other => format!("{}: {other}", path.display()).into(),
+    })
+}
+
+/// A bar that shows itself only on a terminal.
+fn progress(what: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}").expect("a valid template");
+    ProgressBar::new(0).with_style(style).with_message(what.to_string())
+}
+
+fn step(bar: &ProgressBar, done: usize, total: usize) {
+    bar.set_length(total as u64);
+    bar.set_position(done as u64);
+}
+
+fn verify(name: &str, export: &Export, isas: &[Isa], strict: bool) -> Failable<network::NetworkReport> {
+    let bar = progress(name);
+    let options = network::Options { isas: isas.to_vec(), strict };
+    let report = network::verify(name, export, &options, |done, total| step(&bar, done, total))
+        .map_err(|e| format!("{name}: {e}"))?;
+    bar.finish_and_clear();
+    println!("{}", render::network(&report));
+    Ok(report)
+}
+
+fn run_network(export: &Path, input: &Path, output: &Path, isa: Isa) -> Failable<()> {
+    let export = read(export)?;
+    let at = |path: &Path, e: &dyn Error| format!("{}: {e}", path.display());
+    let bytes = std::fs::read(input).map_err(|e| at(input, &e))?;
+    let mut given = read_tensors(&bytes).map_err(|e| at(input, &e))?;
+    let values = export.network.values();
+    let mut inputs = Vec::new();
+    for &value in export.network.inputs() {
+        let name = &values[value].name;
+        let position = given.iter().position(|(given, _)| given == name);
+        let position = position.ok_or_else(|| {
+            let names: Vec<&str> = given.iter().map(|(name, _)| name.as_str()).collect();
+            format!("{}: has no tensor `{name}`, an input of the graph; it has {names:?}", input.display())
+        })?;
+        inputs.push(given.swap_remove(position).1);
+    }
+    if let Some((name, _)) = given.first() {
+        return Err(format!("{}: the tensor `{name}` is no input of the graph", input.display()).into());
+    }
+    let executor = Executor::new(&export.network, isa)?;
+    let outputs = executor.run(&inputs)?;
+    let named = export.network.outputs().iter().map(|&o| values[o].name.clone()).zip(outputs);
+    let mut unique: Vec<_> = Vec::new();
+    for (name, tensor) in named {
+        if !unique.iter().any(|(seen, _)| *seen == name) {
+            println!("{name}: {} {:?}, batch {}", tensor.dtype(), tensor.shape(), tensor.batch());
+            unique.push((name, tensor));
+        }
+    }
+    let bytes = write_tensors(&unique)?;
+    std::fs::write(output, bytes).map_err(|e| at(output, &e))?;
+    println!("ran on {isa}, wrote {}", output.display());
+    Ok(())
+}
+
+fn run_check(cli: &Cli, words: &[String], outputs: u64, seed: u64, isas: Vec<Isa>) -> Failable<bool> {
+    let cases = Case::parse_all(words)?;
+    let bar = progress("check");
+    let options = check::Options { cases, outputs, seed, isas };
+    let summary = check::run(
+        &options,
+        |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        },
+        |failure| bar.suspend(|| println!("{failure}")),
+    )?;
+    bar.finish_and_clear();
+    print!("{}", render::check(&summary));
+    cli.common.write_json(&summary)?;
+    Ok(summary.passed())
+}
