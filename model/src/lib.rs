@@ -44,4 +44,4 @@ pub use load::Export;
 pub use network::{LayerNode, Network, Node, Operator, Value};
 pub use recording::{Accuracy, Recording};
 pub use tensor::{Data, Tensor};
-pub use tensors::{Digest, read_tensors, write_tensors};
+pub use tensors::{Digest, open, read_tensors, write_tensors};

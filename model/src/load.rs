@@ -5,7 +5,7 @@ use crate::error::{At, LoadError, invalid};
 use crate::network::{Network, Node, Value};
 use crate::operators;
 use crate::recording::Recording;
-use crate::tensors::{Digest, Tensors};
+use crate::tensors::{Digest, Tensors, open};
 use qexact_reference::{CodeType, Quantization};
 use safetensors::tensor::SafeTensors;
 use serde::Deserialize;
@@ -45,8 +45,8 @@ impl Export {
     /// # Errors
     /// As [`read`](Export::read).
     pub fn from_bytes(bytes: &[u8]) -> Result<Export, LoadError> {
+        let tensors = Tensors::new(open(bytes)?);
         let (_, metadata) = SafeTensors::read_metadata(bytes)?;
-        let tensors = Tensors::new(SafeTensors::deserialize(bytes)?);
         let strings = metadata.metadata().clone().unwrap_or_default();
         let text = strings.get("qexact").ok_or(LoadError::NoDocument)?;
         let document = parse(text)?;
@@ -66,6 +66,9 @@ impl Export {
         Ok(Export { network, recording, producer, numerics, annotations, altered })
     }
 }
+
+/// Elements of the largest sample, padding included: a short file could otherwise ask for any amount of memory.
+pub(crate) const MOST_ELEMENTS: usize = 1 << 28;
 
 fn parse(text: &str) -> Result<Document, LoadError> {
     /// The version decides what else may be there, so it is looked at alone first.
@@ -189,8 +192,8 @@ fn value(value: &document::Value) -> Result<Value, LoadError> {
     }
     let mut len = 1usize;
     for &extent in &value.shape {
-        len = len.checked_mul(extent).filter(|&len| extent > 0 && len <= isize::MAX as usize / 8).ok_or_else(|| {
-            let expected = "extents of at least 1 whose product fits the address space";
+        len = len.checked_mul(extent).filter(|&len| extent > 0 && len <= MOST_ELEMENTS).ok_or_else(|| {
+            let expected = format!("extents of at least 1 whose product is at most {MOST_ELEMENTS}");
             invalid(place(), "shape", format!("{:?}", value.shape), expected)
         })?;
     }

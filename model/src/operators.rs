@@ -2,6 +2,7 @@
 
 use crate::document::{self, Bias, Dtype, Memory, Node, Rule};
 use crate::error::{At, LoadError, invalid};
+use crate::load::MOST_ELEMENTS;
 use crate::network::{LayerNode, Operator, Value};
 use crate::tensors::Tensors;
 use qexact_reference::batch_norm::{self, BatchNorm};
@@ -206,6 +207,10 @@ impl Context<'_> {
         }
         let conv = Conv { batch: 1, in_channels, out_channels, groups: a.groups, axes };
         conv.validate().at(|| self.place.clone())?;
+        let padded = axes.iter().map(|a| a.input + a.padding[0] + a.padding[1]).product::<usize>() * in_channels;
+        if padded > MOST_ELEMENTS {
+            return Err(self.wrong("elements of the padded input", padded, format!("at most {MOST_ELEMENTS}")));
+        }
         let expected = [&[out_channels, conv.group_inputs()][..], &shape[2..]].concat();
         if shape != expected {
             let (got, expected) = (format!("{shape:?}"), format!("{expected:?}"));

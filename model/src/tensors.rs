@@ -6,7 +6,7 @@ use crate::tensor::{Data, Tensor};
 use safetensors::tensor::{SafeTensors, TensorView};
 use sha2::{Digest as _, Sha256};
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 /// A SHA-256.
@@ -65,6 +65,29 @@ impl Element for f32 {
 }
 impl Element for f64 {
     const DTYPE: safetensors::Dtype = safetensors::Dtype::F64;
+}
+
+/// Opens a safetensors file.
+///
+/// The container's own reader adds up sizes without looking for overflow, so that eight tensors of 2⁶¹ bytes pass
+/// for none; no tensor may end beyond the file, which rules that out beforehand.
+///
+/// # Errors
+/// A malformed file.
+pub fn open(bytes: &[u8]) -> Result<SafeTensors<'_>, LoadError> {
+    let header = bytes.get(..8).and_then(|len| <[u8; 8]>::try_from(len).ok()).map(u64::from_le_bytes);
+    let header = header.and_then(|len| bytes.get(8..)?.get(..usize::try_from(len).ok()?));
+    // What is not even this is the container's to refuse.
+    let entries: HashMap<String, serde_json::Value> =
+        header.and_then(|header| serde_json::from_slice(header).ok()).unwrap_or_default();
+    for (name, entry) in &entries {
+        let end = entry.get("data_offsets").and_then(|offsets| offsets.get(1)).and_then(serde_json::Value::as_u64);
+        if end.is_some_and(|end| end > bytes.len() as u64) {
+            let (got, expected) = (end.unwrap_or_default(), format!("at most {}, the length of the file", bytes.len()));
+            return Err(invalid(format!("tensor `{name}`"), "end in the file", got, expected));
+        }
+    }
+    Ok(SafeTensors::deserialize(bytes)?)
 }
 
 /// The tensors of a file, and which of them nobody has asked for.
@@ -140,7 +163,7 @@ impl<'f> Tensors<'f> {
 /// # Errors
 /// A malformed file, a tensor of another type than u8, i8 or f32, or without a batch axis.
 pub fn read_tensors(file: &[u8]) -> Result<Vec<(String, Tensor)>, LoadError> {
-    let file = SafeTensors::deserialize(file)?;
+    let file = open(file)?;
     let mut tensors = Vec::new();
     for (name, view) in file.tensors() {
         let place = || format!("tensor `{name}`");

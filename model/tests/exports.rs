@@ -125,9 +125,12 @@ fn the_document_is_checked() {
         ("value `fc1`: shape is [0], expected extents of at least 1", &|d| {
             named(&mut d["values"], "fc1")["shape"] = json!([0])
         }),
-        ("value `fc1`: shape is [4294967296, 4294967296], expected extents of at least 1 whose product fits", &|d| {
-            named(&mut d["values"], "fc1")["shape"] = json!([4294967296u64, 4294967296u64]);
-        }),
+        (
+            "value `fc1`: shape is [4294967296, 4294967296], expected extents of at least 1 whose product is at most 268435456",
+            &|d| {
+                named(&mut d["values"], "fc1")["shape"] = json!([4294967296u64, 4294967296u64]);
+            },
+        ),
     ];
     for (expected, edit) in cases {
         let error = document(edit);
@@ -190,7 +193,10 @@ fn tensors_are_checked() {
 
 #[test]
 fn shapes_follow_from_the_graph() {
-    let cases: [(&str, EditDocument<'_>); 6] = [
+    let cases: [(&str, EditDocument<'_>); 7] = [
+        ("node `conv1`: elements of the padded input is", &|d| {
+            named(&mut d["nodes"], "conv1")["attributes"]["padding"] = json!([[100_000, 1], [100_000, 1]]);
+        }),
         ("node `conv1`: shape of the output is", &|d| named(&mut d["values"], "conv1")["shape"][1] = json!(31)),
         ("node `conv1`: stride is 0, expected at least 1", &|d| {
             named(&mut d["nodes"], "conv1")["attributes"]["stride"][0] = json!(0)
@@ -218,11 +224,25 @@ fn shapes_follow_from_the_graph() {
 fn containers_are_checked() {
     assert!(matches!(Export::from_bytes(b""), Err(LoadError::Container(_))));
     for len in [1, 7, 8, 9, 100, 1000, 10_000, SIMPLE.len() - 1] {
-        assert!(matches!(Export::from_bytes(&SIMPLE[..len]), Err(LoadError::Container(_))), "{len} bytes");
+        let error = Export::from_bytes(&SIMPLE[..len]).unwrap_err();
+        let named = matches!(error, LoadError::Container(_) | LoadError::Invalid { what: "end in the file", .. });
+        assert!(named, "{len} bytes: {error}");
     }
     let mut longer = SIMPLE.to_vec();
     longer[..8].copy_from_slice(&(SIMPLE.len() as u64).to_le_bytes());
     assert!(matches!(Export::from_bytes(&longer), Err(LoadError::Container(_))));
+    // Eight tensors whose sizes add up to 2^64: the sum of a careless reader wraps to the length of the file.
+    let tensor = |i: u64| {
+        format!(
+            r#""t{i}":{{"dtype":"U8","shape":[{}],"data_offsets":[{},{}]}}"#,
+            1u64 << 61,
+            i << 61,
+            (i + 1).wrapping_shl(61).wrapping_sub(u64::from(i == 7) * 8)
+        )
+    };
+    let header = format!("{{{}}}", (0..8).map(tensor).collect::<Vec<_>>().join(","));
+    let wrapping = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat();
+    assert!(matches!(Export::from_bytes(&wrapping), Err(LoadError::Invalid { what: "end in the file", .. })));
     let plain = write_tensors(&[("x".into(), Tensor::new(1, vec![2], Data::U8(vec![1, 2])).unwrap())]).unwrap();
     assert!(matches!(Export::from_bytes(&plain), Err(LoadError::NoDocument)));
 }
@@ -231,11 +251,10 @@ fn containers_are_checked() {
 #[test]
 fn flipped_header_bytes_never_panic() {
     let header = 8 + u64::from_le_bytes(ODD[..8].try_into().unwrap()) as usize;
-    for at in 0..header {
-        // Without the payload: what is refused is refused before it is needed, and flips are cheap.
+    for at in (0..header).step_by(5) {
         let mut bytes = ODD.to_vec();
         bytes[at] ^= 1 << (at % 8);
-        if at % 7 == 0 {
+        if at.is_multiple_of(7) {
             bytes[at] = b'9';
         }
         if let Ok(export) = Export::from_bytes(&bytes) {

@@ -1,6 +1,5 @@
 //! What can be wrong with a file of vectors.
 
-use safetensors::SafeTensorError;
 use std::fmt;
 
 /// Why a file of vectors was refused. Nothing of it was skipped, nothing guessed.
@@ -23,8 +22,8 @@ pub enum Problem {
     #[error("cannot be read: {0}")]
     Read(#[from] std::io::Error),
     /// Not a well-formed safetensors file: truncated, a header longer than the file, overlapping tensors, …
-    #[error("not a valid safetensors file: {0}")]
-    Container(#[from] SafeTensorError),
+    #[error(transparent)]
+    Container(#[from] qexact_model::LoadError),
     /// An operator that nothing here can check.
     #[error("operator `{op}` of dialect `{dialect}` is not supported, expected one of {supported}")]
     Unsupported {

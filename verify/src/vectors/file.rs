@@ -30,9 +30,9 @@ pub(super) struct Case<'f> {
 
 impl<'f> File<'f> {
     pub(super) fn parse(bytes: &'f [u8]) -> Result<File<'f>, Problem> {
-        let (_, header) = SafeTensors::read_metadata(bytes)?;
+        let tensors = qexact_model::open(bytes)?.tensors();
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(qexact_model::LoadError::from)?;
         let metadata = header.metadata().clone().unwrap_or_default();
-        let tensors = SafeTensors::deserialize(bytes)?.tensors();
         let file = File { metadata, tensors };
         match file.metadata.get("format_version") {
             Some(version) if version != VERSION => {

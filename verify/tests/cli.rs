@@ -1,0 +1,166 @@
+//! The `qexact` command as a user meets it: what it prints and its exit codes.
+
+use qexact_model::{Data, Export, Tensor, open, read_tensors, write_tensors};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const NETWORK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/networks/cnn_bn_per_tensor_folded.safetensors");
+const SATURATED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/networks/odd.safetensors");
+const VECTORS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/vectors/fbgemm.linear.safetensors");
+
+fn qexact(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_qexact")).args(arguments).output().expect("the command starts")
+}
+
+/// Runs the command and checks its exit code; the result is what it printed.
+fn expect(code: i32, arguments: &[&str]) -> String {
+    let output = qexact(arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?} printed\n{text}");
+    text
+}
+
+fn contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "expected `{part}` in\n{text}");
+    }
+}
+
+/// A file in a directory of this test run's own.
+fn file(name: &str, bytes: &[u8]) -> String {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_string()
+}
+
+/// Position of an element of a tensor in a safetensors file.
+fn position(bytes: &[u8], tensor: &str, element: usize) -> usize {
+    let data = open(bytes).unwrap().tensor(tensor).unwrap().data().as_ptr() as usize;
+    data - bytes.as_ptr() as usize + element
+}
+
+fn flipped(path: &str, tensor: &str, element: usize) -> Vec<u8> {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = position(&bytes, tensor, element);
+    bytes[at] ^= 0x40;
+    bytes
+}
+
+#[test]
+fn without_arguments_the_embedded_networks_are_verified() {
+    let text = expect(0, &[]);
+    contains(&text, &["cnn_bn", "mlp", "conv1", "codes compared", "end to end on reference", "accuracy", "PASS"]);
+    assert!(!text.contains("FAIL") && !text.contains("DIFFERS"), "{text}");
+}
+
+#[test]
+fn a_flipped_weight_is_named_and_so_is_what_it_changed() {
+    let path = file("weight.safetensors", &flipped(NETWORK, "conv2.weight", 100));
+    let text = expect(1, &["verify", &path]);
+    contains(
+        &text,
+        &["ALTERED: the digest of `conv2.weight`", "DIFFERS: `conv2` against the recording, first at index ["],
+    );
+    contains(&text, &["accumulator ", ": expected ", ", got ", "FAIL"]);
+}
+
+#[test]
+fn a_flipped_recording_is_named() {
+    for (tensor, element, named) in
+        [("record.conv1", 77, "`conv1`"), ("digest.fc", 5, "`fc`"), ("record.x", 4000, "`record.x`")]
+    {
+        let path = file("recording.safetensors", &flipped(NETWORK, tensor, element));
+        let text = expect(1, &["verify", &path]);
+        contains(&text, &[&format!("ALTERED: the digest of `{tensor}`"), named, "FAIL"]);
+    }
+}
+
+#[test]
+fn saturated_recordings_are_explained_and_strict_excuses_nothing() {
+    let text = expect(0, &["verify", SATURATED]);
+    contains(&text, &["SATURATED in the recording: `depthwise3`", "does not fit 16 bits", "excused", "PASS"]);
+    contains(&expect(1, &["verify", SATURATED, "--strict"]), &["not excused", "FAIL"]);
+}
+
+#[test]
+fn json_reports_are_written() {
+    let json = file("report.json", b"");
+    expect(0, &["verify", NETWORK, "--json", &json, "--isa", "reference"]);
+    let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    assert_eq!(report["nodes"][1]["name"], "conv1");
+    assert_eq!(report["nodes"][1]["differences"], 0);
+    expect(0, &["inspect", NETWORK, "--json", &json]);
+    assert!(std::fs::read_to_string(&json).unwrap().contains("\"macs\""));
+}
+
+#[test]
+fn bad_files_and_usage_exit_with_2() {
+    let good = std::fs::read(NETWORK).unwrap();
+    let truncated = file("truncated.safetensors", &good[..good.len() / 2]);
+    contains(&expect(2, &["verify", &truncated]), &["truncated.safetensors: ", "end in the file"]);
+    let mut header = good.clone();
+    header[..8].copy_from_slice(&(good.len() as u64 + 1).to_le_bytes());
+    contains(&expect(2, &["verify", &file("header.safetensors", &header)]), &["not a valid safetensors file"]);
+    contains(&expect(2, &["verify", VECTORS]), &["no key `qexact`"]);
+    contains(&expect(2, &["verify", "no such file"]), &["no such file"]);
+    contains(&expect(2, &["verify", NETWORK, "--isa", "avx"]), &["expected one of reference, avx2"]);
+    contains(&expect(2, &["vectors", NETWORK]), &["dialect"]);
+    contains(&expect(2, &["check", "conv ic3oc4ih2kh3 seed=1"]), &["dilated kernel is 3, expected at most 2"]);
+    expect(2, &["nonsense"]);
+}
+
+#[test]
+fn an_export_without_a_recording_cannot_be_verified() {
+    let bytes = std::fs::read(NETWORK).unwrap();
+    let container = open(&bytes).unwrap();
+    let metadata = safetensors::SafeTensors::read_metadata(&bytes).unwrap().1;
+    let mut document: serde_json::Value =
+        serde_json::from_str(&metadata.metadata().as_ref().unwrap()["qexact"]).unwrap();
+    document.as_object_mut().unwrap().remove("recording");
+    let recorded = |name: &str| name.starts_with("record.") || name.starts_with("digest.");
+    document["digests"].as_object_mut().unwrap().retain(|name, _| !recorded(name));
+    let views: Vec<_> = container.tensors().into_iter().filter(|(name, _)| !recorded(name)).collect();
+    let metadata = std::collections::HashMap::from([("qexact".to_string(), document.to_string())]);
+    let path = file("no_recording.safetensors", &safetensors::serialize(views, Some(metadata)).unwrap());
+    contains(&expect(2, &["verify", &path]), &["holds no recording"]);
+    contains(&expect(0, &["inspect", &path]), &["no recording", "ALTERED: the digest of `document`"]);
+}
+
+#[test]
+fn a_network_runs_on_inputs_of_ones_own() {
+    let export = Export::read(Path::new(NETWORK)).unwrap();
+    let recording = export.recording.as_ref().unwrap();
+    let values = export.network.values();
+    let (input, output) = (export.network.inputs()[0], export.network.outputs()[0]);
+    let x = recording.inputs()[0].samples(0..2);
+    let given = file("input.safetensors", &write_tensors(&[(values[input].name.clone(), x.clone())]).unwrap());
+    let written = file("output.safetensors", b"");
+    for isa in qexact_kernels::Isa::available() {
+        expect(0, &["run", NETWORK, "--input", &given, "--output", &written, "--isa", isa.name().as_str()]);
+        let outputs = read_tensors(&std::fs::read(&written).unwrap()).unwrap();
+        assert_eq!(outputs[0].0, values[output].name);
+        assert_eq!(outputs[0].1.data(), recording.value(output).unwrap().samples(0..2).data(), "{isa}");
+    }
+    let run = |name: &str, tensor: Tensor| {
+        let given = file("bad_input.safetensors", &write_tensors(&[(name.to_string(), tensor)]).unwrap());
+        expect(2, &["run", NETWORK, "--input", &given, "--output", &written])
+    };
+    let name = &values[input].name;
+    let floats = |batch: usize, shape: &[usize]| {
+        Tensor::new(batch, shape.to_vec(), Data::F32(vec![0.0; batch * shape.iter().product::<usize>()])).unwrap()
+    };
+    contains(&run(name, floats(1, &[3, 32, 31])), &["shape of a sample is [3, 32, 31], expected [3, 32, 32]"]);
+    contains(&run(name, floats(0, &[3, 32, 32])), &["batch is 0, expected at least 1"]);
+    contains(&run("y", floats(1, &[3, 32, 32])), &[&format!("has no tensor `{name}`")]);
+}
+
+#[test]
+fn cases_and_vectors_run() {
+    let case = "conv ic5oc7ih6kh3ph1 x=i8 zx=3 zw=channel rule=f32_mul:addend:channel:u8:relu:convert fill=full seed=7";
+    contains(&expect(0, &["check", case]), &["PASS"]);
+    let unquoted: Vec<&str> = std::iter::once("check").chain(case.split(' ')).collect();
+    contains(&expect(0, &unquoted), &["PASS"]);
+    contains(&expect(0, &["vectors", VECTORS]), &["0 differences"]);
+    let path = file("vectors.safetensors", &flipped(VECTORS, "case03.y", 2));
+    contains(&expect(1, &["vectors", &path]), &["case03"]);
+}
