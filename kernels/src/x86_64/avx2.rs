@@ -3,20 +3,20 @@
 //! for 3.58 % of them.
 
 use super::epilogue256 as epilogue;
-use super::last_bytes;
+use super::quad;
 use crate::IsaName;
 use crate::micro::{ACCUMULATORS, CODES, Kind, Microkernel, REALS, Store, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
 
-/// Register budget of the largest tile: 6 × 2 accumulators, 2 of weights, 1 of activations, 1 of products: 16 of 16.
-const ROWS: usize = 6;
+/// Register budget of the largest tile: 4 × 2 accumulators, 4 of weights, 2 of activations, 1 of products: 15 of 16.
+const ROWS: usize = 4;
 /// Depthwise: 2 × 4 accumulators, 2 of taps, 4 of their pairs, 1 of products, 1 zero: 16 of 16.
 const PIXELS: usize = 2;
-const _: () = assert!(ROWS * 2 + 2 + 2 <= 16 && PIXELS * 4 + 8 <= 16);
+const _: () = assert!(ROWS * 2 + 7 <= 16 && PIXELS * 4 + 8 <= 16);
 
 pub(crate) const GEMM: Microkernel = Microkernel {
-    name: "gemm_avx2_6x16",
+    name: "gemm_avx2_4x16",
     isa: IsaName::Avx2,
     kind: Kind::Gemm,
     rows: ROWS,
@@ -55,8 +55,6 @@ fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [Ti
             gemm::<2, NV, SIGNED, STORE>,
             gemm::<3, NV, SIGNED, STORE>,
             gemm::<4, NV, SIGNED, STORE>,
-            gemm::<5, NV, SIGNED, STORE>,
-            gemm::<6, NV, SIGNED, STORE>,
         ]
     }
     match store {
@@ -89,25 +87,15 @@ unsafe fn gemm<const MR: usize, const NV: usize, const SIGNED: bool, const STORE
             // SAFETY: the table holds `runs` × MR pointers.
             x[i] = unsafe { *t.rows.add(run * MR + i) }.wrapping_add(t.channel);
         }
-        for k in (0..t.run_len & !3).step_by(4) {
-            let mut quads = [0; MR];
-            for i in 0..MR {
-                // SAFETY: `k + 4 <= run_len`.
-                quads[i] = unsafe { x[i].add(k).cast::<i32>().read_unaligned() };
-            }
-            // SAFETY: the panel holds two pairs a channel for every four codes of a run.
-            unsafe { multiply_add::<MR, NV, SIGNED>(&mut acc, quads, w) };
+        let whole = t.run_len & !3;
+        for k in (0..whole).step_by(4) {
+            // SAFETY: `k + 4 <= run_len`; the panel holds two pairs a channel for every four codes of a run.
+            unsafe { step::<MR, NV, SIGNED>(&mut acc, &x, k, usize::MAX, w) };
             w = w.wrapping_add(64 * NV);
         }
-        let rest = t.run_len % 4;
-        if rest != 0 {
-            let mut quads = [0; MR];
-            for i in 0..MR {
-                // SAFETY: the run's last `rest` bytes.
-                quads[i] = unsafe { last_bytes(x[i].add(t.run_len - rest), rest) };
-            }
-            // SAFETY: as above; the panel fills the last pairs up with zeros.
-            unsafe { multiply_add::<MR, NV, SIGNED>(&mut acc, quads, w) };
+        if whole < t.run_len {
+            // SAFETY: likewise; the panel fills the last pairs up with zeros.
+            unsafe { step::<MR, NV, SIGNED>(&mut acc, &x, whole, t.run_len, w) };
             w = w.wrapping_add(64 * NV);
         }
     }
@@ -119,36 +107,42 @@ unsafe fn gemm<const MR: usize, const NV: usize, const SIGNED: bool, const STORE
     }
 }
 
-/// Four codes of every row times their weights: the even ones, masked out of their dword, then the odd ones,
-/// shifted down.
+/// Adds four codes of every row, from `k` on, times their weights: the even ones, masked out of their dword, and the
+/// odd ones, shifted down.
 ///
 /// # Safety
-/// `NV` · 64 bytes are readable at `w`.
+/// Runs of `run_len` codes (at least `k + 4` if that is `usize::MAX`) are readable at each of `x`, 2 · `NV` vectors
+/// at `w`.
 #[inline]
 #[target_feature(enable = "avx2")]
-unsafe fn multiply_add<const MR: usize, const NV: usize, const SIGNED: bool>(
+unsafe fn step<const MR: usize, const NV: usize, const SIGNED: bool>(
     acc: &mut [[__m256i; NV]; MR],
-    quads: [i32; MR],
+    x: &[*const u8; MR],
+    k: usize,
+    run_len: usize,
     w: *const u8,
 ) {
-    let flip = _mm256_set1_epi32(0x8080_8080_u32 as i32);
-    let even_bytes = _mm256_set1_epi16(0x00ff);
-    for odd in [false, true] {
-        let mut weights = [_mm256_setzero_si256(); NV];
-        for j in 0..NV {
-            let offset = 32 * (if odd { NV } else { 0 } + j);
-            // SAFETY: by this function's contract.
-            weights[j] = unsafe { _mm256_loadu_si256(w.add(offset).cast()) };
+    let (mut even, mut odd) = ([_mm256_setzero_si256(); NV], [_mm256_setzero_si256(); NV]);
+    for j in 0..NV {
+        // SAFETY: by this function's contract.
+        unsafe {
+            even[j] = _mm256_loadu_si256(w.add(32 * j).cast());
+            odd[j] = _mm256_loadu_si256(w.add(32 * (NV + j)).cast());
         }
-        for i in 0..MR {
-            let mut codes = _mm256_set1_epi32(quads[i]);
-            if SIGNED {
-                codes = _mm256_xor_si256(codes, flip);
-            }
-            codes = if odd { _mm256_srli_epi16::<8>(codes) } else { _mm256_and_si256(codes, even_bytes) };
-            for j in 0..NV {
-                acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(codes, weights[j]));
-            }
+    }
+    for i in 0..MR {
+        // SAFETY: likewise.
+        let mut codes = _mm256_set1_epi32(unsafe { quad(x[i], k, run_len) });
+        if SIGNED {
+            codes = _mm256_xor_si256(codes, _mm256_set1_epi32(0x8080_8080_u32 as i32));
+        }
+        let even_codes = _mm256_and_si256(codes, _mm256_set1_epi16(0x00ff));
+        for j in 0..NV {
+            acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(even_codes, even[j]));
+        }
+        let odd_codes = _mm256_srli_epi16::<8>(codes);
+        for j in 0..NV {
+            acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(odd_codes, odd[j]));
         }
     }
 }

@@ -2,7 +2,7 @@
 //! It does not saturate; int32 sums wrap, as R4 wants.
 
 use super::epilogue256 as epilogue;
-use super::last_bytes;
+use super::quad;
 use crate::IsaName;
 use crate::micro::{ACCUMULATORS, CODES, Kind, Microkernel, REALS, Store, Tile, TileFn};
 use crate::pack::WeightFormat;
@@ -50,12 +50,12 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
 fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [TileFn; ROWS] {
     const fn of<const NV: usize, const SIGNED: bool, const STORE: Store>() -> [TileFn; ROWS] {
         [
-            gemm::<1, NV, SIGNED, STORE>,
-            gemm::<2, NV, SIGNED, STORE>,
-            gemm::<3, NV, SIGNED, STORE>,
-            gemm::<4, NV, SIGNED, STORE>,
-            gemm::<5, NV, SIGNED, STORE>,
-            gemm::<6, NV, SIGNED, STORE>,
+            gemm::<1, NV, 4, SIGNED, STORE>,
+            gemm::<2, NV, 2, SIGNED, STORE>,
+            gemm::<3, NV, 1, SIGNED, STORE>,
+            gemm::<4, NV, 1, SIGNED, STORE>,
+            gemm::<5, NV, 1, SIGNED, STORE>,
+            gemm::<6, NV, 1, SIGNED, STORE>,
         ]
     }
     match store {
@@ -76,49 +76,43 @@ fn depthwise_table<const SIGNED: bool>(store: Store) -> &'static [TileFn; PIXELS
     }
 }
 
+/// Sums of U interleaved parts of K, so that small tiles too have enough independent sums to hide the latency of
+/// the dot product.
+///
 /// # Safety
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma,avxvnni")]
-unsafe fn gemm<const MR: usize, const NV: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
-    let flip = _mm256_set1_epi32(0x8080_8080_u32 as i32);
+unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
     let mut w = t.weights;
-    let mut acc = [[_mm256_setzero_si256(); NV]; MR];
+    let mut sums = [[[_mm256_setzero_si256(); NV]; MR]; U];
     for run in 0..t.runs {
         let mut x = [core::ptr::null::<u8>(); MR];
         for i in 0..MR {
             // SAFETY: the table holds `runs` × MR pointers.
             x[i] = unsafe { *t.rows.add(run * MR + i) }.wrapping_add(t.channel);
         }
-        for k in (0..t.run_len & !3).step_by(4) {
-            // SAFETY: the panel holds one quad a channel for every four codes of a run.
-            let quads = unsafe { load::<NV>(w) };
-            for i in 0..MR {
-                // SAFETY: `k + 4 <= run_len`.
-                let mut codes = _mm256_set1_epi32(unsafe { x[i].add(k).cast::<i32>().read_unaligned() });
-                if SIGNED {
-                    codes = _mm256_xor_si256(codes, flip);
-                }
-                for j in 0..NV {
-                    acc[i][j] = _mm256_dpbusd_avx_epi32(acc[i][j], codes, quads[j]);
-                }
+        let mut k = 0;
+        while k + 4 * U <= t.run_len {
+            for u in 0..U {
+                // SAFETY: the run has `4 * U` more codes, and the panel a quad a channel for every four of them.
+                unsafe { step::<MR, NV, SIGNED>(&mut sums[u], &x, k + 4 * u, usize::MAX, w) };
+                w = w.wrapping_add(32 * NV);
             }
-            w = w.wrapping_add(32 * NV);
+            k += 4 * U;
         }
-        let rest = t.run_len % 4;
-        if rest != 0 {
-            // SAFETY: as above; the panel fills the last quad up with zeros.
-            let quads = unsafe { load::<NV>(w) };
-            for i in 0..MR {
-                // SAFETY: the run's last `rest` bytes.
-                let mut codes = _mm256_set1_epi32(unsafe { last_bytes(x[i].add(t.run_len - rest), rest) });
-                if SIGNED {
-                    codes = _mm256_xor_si256(codes, flip);
-                }
-                for j in 0..NV {
-                    acc[i][j] = _mm256_dpbusd_avx_epi32(acc[i][j], codes, quads[j]);
-                }
-            }
+        while k < t.run_len {
+            // SAFETY: likewise; the panel fills the last quad up with zeros.
+            unsafe { step::<MR, NV, SIGNED>(&mut sums[0], &x, k, t.run_len, w) };
             w = w.wrapping_add(32 * NV);
+            k += 4;
+        }
+    }
+    let mut acc = sums[0];
+    for part in &sums[1..] {
+        for i in 0..MR {
+            for j in 0..NV {
+                acc[i][j] = _mm256_add_epi32(acc[i][j], part[i][j]);
+            }
         }
     }
     // SAFETY: the epilogue's part of the contract.
@@ -129,17 +123,34 @@ unsafe fn gemm<const MR: usize, const NV: usize, const SIGNED: bool, const STORE
     }
 }
 
+/// Adds four codes of every row, from `k` on, times their weights.
+///
 /// # Safety
-/// `NV` · 32 bytes are readable at `w`.
+/// Runs of `run_len` codes (at least `k + 4` if that is `usize::MAX`) are readable at each of `x`, `NV` vectors at `w`.
 #[inline]
 #[target_feature(enable = "avx2,fma,avxvnni")]
-unsafe fn load<const NV: usize>(w: *const u8) -> [__m256i; NV] {
-    let mut v = [_mm256_setzero_si256(); NV];
+unsafe fn step<const MR: usize, const NV: usize, const SIGNED: bool>(
+    acc: &mut [[__m256i; NV]; MR],
+    x: &[*const u8; MR],
+    k: usize,
+    run_len: usize,
+    w: *const u8,
+) {
+    let mut weights = [_mm256_setzero_si256(); NV];
     for j in 0..NV {
         // SAFETY: by this function's contract.
-        v[j] = unsafe { _mm256_loadu_si256(w.add(32 * j).cast()) };
+        weights[j] = unsafe { _mm256_loadu_si256(w.add(32 * j).cast()) };
     }
-    v
+    for i in 0..MR {
+        // SAFETY: likewise.
+        let mut codes = _mm256_set1_epi32(unsafe { quad(x[i], k, run_len) });
+        if SIGNED {
+            codes = _mm256_xor_si256(codes, _mm256_set1_epi32(0x8080_8080_u32 as i32));
+        }
+        for j in 0..NV {
+            acc[i][j] = _mm256_dpbusd_avx_epi32(acc[i][j], codes, weights[j]);
+        }
+    }
 }
 
 /// # Safety

@@ -10,16 +10,28 @@ pub(crate) mod avx_vnni;
 mod epilogue256;
 mod epilogue512;
 
-/// The last one to three bytes of a run as a dword; the weights beyond them are 0.
+/// Four codes from `k` on, as a dword; codes beyond the run read as 0.
 ///
 /// # Safety
-/// `len` bytes are readable at `x`.
+/// `run_len` bytes are readable at `x`, and `k < run_len`.
 #[inline(always)]
-unsafe fn last_bytes(x: *const u8, len: usize) -> i32 {
-    let mut dword = 0;
-    for i in 0..len {
-        // SAFETY: `i < len`.
-        dword |= i32::from(unsafe { x.add(i).read() }) << (8 * i);
+unsafe fn quad(x: *const u8, k: usize, run_len: usize) -> i32 {
+    let rest = run_len - k;
+    if rest >= 4 {
+        // SAFETY: `k + 4 <= run_len`.
+        unsafe { x.add(k).cast::<i32>().read_unaligned() }
+    } else if run_len >= 4 {
+        // SAFETY: the last four bytes of the run; those before `k` are shifted out.
+        let last = unsafe { x.add(run_len - 4).cast::<u32>().read_unaligned() };
+        (last >> (8 * (4 - rest))) as i32
+    } else {
+        // SAFETY: `rest` bytes are left.
+        unsafe {
+            match rest {
+                1 => x.add(k).read().into(),
+                2 => x.add(k).cast::<u16>().read_unaligned().into(),
+                _ => i32::from(x.add(k).cast::<u16>().read_unaligned()) | i32::from(x.add(k + 2).read()) << 16,
+            }
+        }
     }
-    dword
 }

@@ -1,0 +1,102 @@
+"""Find weights that were packed for another engine than fbgemm.
+
+A converted model keeps the engine that was selected when it was converted: selecting fbgemm later
+changes nothing. PyTorch does not tell which engine packed a weight, but the engines differ in how
+they round ties. So the same operator is run on a small input made of ties, once with the model's
+packed weight and once with the weight packed anew for fbgemm.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .trace import Call, one_thread
+
+_SAMPLES = 256
+# Odd, because engines that add it before rounding then move each tie to the other neighbour.
+_OUTPUT_ZERO_POINT = 127
+
+_PREPACK = {
+    "linear": torch.ops.quantized.linear_prepack,
+    "conv1d": torch.ops.quantized.conv1d_prepack,
+    "conv2d": torch.ops.quantized.conv2d_prepack,
+    "conv3d": torch.ops.quantized.conv3d_prepack,
+}
+
+# How the schemas of the operators name what is replaced.
+_ARGUMENTS = {
+    "linear": ("X", "W_prepack", "Y_scale_i", "Y_zero_point_i"),
+    "conv": ("qx", "packed_weight", "output_scale", "output_zero_point"),
+}
+
+WITH_WEIGHTS = {f"quantized.{kind}{relu}" for kind in _PREPACK for relu in ("", "_relu")}
+"""The operators that packed_for_fbgemm takes."""
+
+
+def packed_for_fbgemm(call: Call) -> bool:
+    """Whether a linear or convolution call rounds ties as fbgemm does."""
+    operand, weights, scale, zero_point = _ARGUMENTS["linear" if "linear" in call.operator else "conv"]
+    packed = call.arguments[weights]
+    results = []
+    try:
+        shape, weight_scale, repacked = _repack(call, packed)
+        input_scale, output_scale = _scales_of_ties(weight_scale)
+        with torch.no_grad(), one_thread():
+            for candidate in (packed, repacked):
+                replaced = {
+                    operand: _one_hot(shape, input_scale),
+                    weights: candidate,
+                    scale: output_scale,
+                    zero_point: _OUTPUT_ZERO_POINT,
+                }
+                results.append(call.function(**{**call.arguments, **replaced}).int_repr())
+    except RuntimeError:  # other engines cannot unpack every kind of weight
+        return False
+    return torch.equal(*results)
+
+
+def _repack(call: Call, packed: torch.ScriptObject) -> tuple[list[int], float, torch.ScriptObject]:
+    """The shape of the smallest input, the first channel's scale, and the weight packed anew."""
+    kind = call.operator.split(".")[1].replace("_relu", "")
+    if kind == "linear":
+        weight, bias = packed.unpack()
+        return [_SAMPLES, weight.shape[1]], _first_scale(weight), _PREPACK[kind](weight, bias)
+    axes = int(kind[4])
+    weight, bias = torch.ops.quantized.conv1d_unpack(packed) if axes == 1 else packed.unpack()
+    stride, padding, dilation = (values[-axes:] for values in (packed.stride(), packed.padding(), packed.dilation()))
+    extent = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:])]
+    shape = [_SAMPLES, weight.shape[1] * packed.groups(), *extent]
+    repacked = _PREPACK[kind](weight, bias, stride, padding, dilation, packed.groups())
+    return shape, _first_scale(weight), repacked
+
+
+def _scales_of_ties(weight_scale: float) -> tuple[float, float]:
+    """Scales of input and output with which every odd accumulator is a tie, in fbgemm.
+
+    The output scale is twice the product of the others, so fbgemm multiplies by their quotient, 0.5.
+    An engine that multiplies by a reciprocal instead may get 0.5 as well; take a product for which it
+    does not. The input scale is so large that the bias does not matter.
+    """
+    weight = np.float32(weight_scale)
+    for step in range(1000):
+        source = np.float32(2.0**64 * (1 + step / 1000))
+        product = source * weight
+        if product * (np.float32(1) / (2 * product)) != np.float32(0.5):
+            break
+    return float(source), 2 * float(product)
+
+
+def _one_hot(shape: list[int], scale: float) -> torch.Tensor:
+    """Samples with a single code of 1 each, so that every accumulator is one weight."""
+    samples, elements = shape[0], torch.Size(shape[1:]).numel()
+    positions = torch.arange(samples) * max(1, elements // samples) % elements
+    codes = torch.zeros(samples, elements, dtype=torch.uint8)
+    codes[torch.arange(samples), positions] = 1
+    return torch._make_per_tensor_quantized_tensor(codes.reshape(shape), scale, 0)
+
+
+def _first_scale(weight: torch.Tensor) -> float:
+    if weight.qscheme() in (torch.per_tensor_affine, torch.per_tensor_symmetric):
+        return weight.q_scale()
+    return weight.q_per_channel_scales()[0].item()
