@@ -269,7 +269,7 @@ impl Driver<'_> {
         let width = panel.vectors * kernel.lanes;
         let inside =
             panel.channel.max(region.channels.start)..(panel.channel + panel.channels).min(region.channels.end);
-        let direct = inside.len() == width && self.packed.is_fused(self.rule);
+        let direct = inside.start == panel.channel && self.packed.is_fused(self.rule);
         let element = if *store == CODES { 1 } else { 4 };
         let function = |rows| (kernel.tile)(rows, panel.vectors, self.signed, *store);
         let mut chosen: Option<(usize, TileFn)> = None;
@@ -279,6 +279,7 @@ impl Driver<'_> {
             let mut tile = Tile {
                 rows: table.as_ptr(),
                 channel: self.input_channel(panel),
+                count: rows.len(),
                 runs: gather.runs,
                 run_len: gather.run_len,
                 weights: weights.of_panel(panel),
@@ -287,14 +288,16 @@ impl Driver<'_> {
                 epilogue,
                 output: scratch.tile.as_mut_ptr().cast(),
                 stride: width * element,
+                channels: panel.channels,
             };
-            if kernel.kind == Kind::Depthwise && panel.channels < width {
+            if kernel.kind == Kind::Depthwise && panel.channels < width && self.beyond(table, panel, input) {
                 // SAFETY: `table` points into `input` or the padding.
                 tile.rows = unsafe { self.edge(table, panel, input, scratch.edge_pointers, scratch.edge) };
             }
             if direct {
                 tile.output = self.target.at(rows.start, inside.start);
                 tile.stride = self.target.stride();
+                tile.channels = inside.len();
             }
             let call = match chosen {
                 Some((n, call)) if n == rows.len() => call,
@@ -303,7 +306,7 @@ impl Driver<'_> {
             // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). The table holds runs × rows
             // pointers, each to a run inside `input` or the padding, which is as long as all input channels and
             // a block; `edge` saw to blocks that end beyond the input. Weights and epilogue were packed for
-            // this panel. The output is the region (`direct`: the whole panel lies inside it) or the tile
+            // this panel. The output is the region (`direct`: the panel begins inside it) or the tile
             // buffer, which has room for the largest tile of 4-byte elements.
             unsafe { call(&tile) };
             if !direct {
@@ -311,6 +314,14 @@ impl Driver<'_> {
                 unsafe { self.copy_out(&rows, &inside, panel, width, scratch.tile) };
             }
         }
+    }
+
+    /// Whether a block of channels under any of these pointers would end beyond the input.
+    fn beyond(&self, table: &[*const u8], panel: &Panel, input: &[u8]) -> bool {
+        let reach = panel.channel + self.packed.kernel.width();
+        let inside = input.as_ptr_range();
+        let last = inside.end.wrapping_sub(reach);
+        table.iter().any(|&pointer| pointer > last && pointer < inside.end && pointer >= inside.start)
     }
 
     /// Pointers for the last, partly filled block of depthwise channels: a block that would end beyond the

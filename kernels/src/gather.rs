@@ -94,20 +94,28 @@ impl Gather {
     pub(crate) fn pointers(&self, input: *const u8, first: usize, padding: *const u8, table: &mut [*const u8]) {
         let rows = table.len() / self.runs;
         let [depth, height, width] = &self.axes;
-        for i in 0..rows {
-            let row = first + i;
-            let (rest, x) = (row / width.outputs, row % width.outputs);
-            let (rest, y) = (rest / height.outputs, rest % height.outputs);
-            let (image, z) = (rest / depth.outputs, rest % depth.outputs);
-            let base = input.wrapping_add(image * self.image_len);
-            let mut slots = table.iter_mut().skip(i).step_by(rows);
+        let (rest, mut x) = (first / width.outputs, first % width.outputs);
+        let (rest, mut y) = (rest / height.outputs, rest % height.outputs);
+        let (image, mut z) = (rest / depth.outputs, rest % depth.outputs);
+        let mut base = input.wrapping_add(image * self.image_len);
+        for row in 0..rows {
+            let mut slot = row;
             for z in depth.of(z) {
                 for y in height.of(y) {
                     for x in width.of(x) {
                         let offset = z + y + x;
-                        if let Some(slot) = slots.next() {
-                            *slot = if offset < 0 { padding } else { base.wrapping_offset(offset) };
-                        }
+                        table[slot] = if offset < 0 { padding } else { base.wrapping_offset(offset) };
+                        slot += rows;
+                    }
+                }
+            }
+            x += 1;
+            if x == width.outputs {
+                (x, y) = (0, y + 1);
+                if y == height.outputs {
+                    (y, z) = (0, z + 1);
+                    if z == depth.outputs {
+                        (z, base) = (0, base.wrapping_add(self.image_len));
                     }
                 }
             }

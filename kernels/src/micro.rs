@@ -31,6 +31,8 @@ pub(crate) struct Tile<'a> {
     pub rows: *const *const u8,
     /// Added to each of them: the first input channel of the panel's group, or of a depthwise panel.
     pub channel: usize,
+    /// Rows of the tile; GEMM functions are for a fixed number.
+    pub count: usize,
     /// Number of runs.
     pub runs: usize,
     /// Bytes of each run. Depthwise kernels, whose runs are taps, load whole blocks of channels instead.
@@ -47,6 +49,8 @@ pub(crate) struct Tile<'a> {
     pub output: *mut u8,
     /// Bytes between rows of the output.
     pub stride: usize,
+    /// Channels to store, from the panel's first; at least 1.
+    pub channels: usize,
 }
 
 /// A tile function for a fixed number of rows, vectors of channels, input type and [`Store`].
@@ -58,8 +62,11 @@ pub(crate) struct Tile<'a> {
 /// * `weights` points to one panel packed in the kernel's format for these runs.
 /// * The vectors of `epilogue` reach from `first` over all channels of the panel; `row_sums` holds one
 ///   element a row unless all weight zero points are 0.
-/// * Every row of `output` is writable for all channels of the panel.
+/// * Every row of `output` is writable for `channels` channels, which are no more than the panel has.
 pub(crate) type TileFn = unsafe fn(&Tile<'_>);
+
+/// Rows of a depthwise tile: it keeps nothing in registers from one to the next.
+pub(crate) const DEPTHWISE_ROWS: usize = 16;
 
 /// What a microkernel is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +91,7 @@ pub(crate) struct Microkernel {
     pub vectors: usize,
     /// How weights are packed.
     pub format: WeightFormat,
-    /// The function for `rows` ≥ 1 rows, `vectors` vectors, signed input or not, and a [`Store`].
+    /// The function for `rows` ≥ 1 rows (all functions, for depthwise kernels, take any number), `vectors` vectors, signed input or not, and a [`Store`].
     pub tile: fn(rows: usize, vectors: usize, signed: bool, store: Store) -> TileFn,
 }
 

@@ -235,33 +235,41 @@ impl Fit {
     /// Numbers that move accumulators to about 0, one a channel or, where channels are scaled alike, sometimes one.
     fn biases(&self, r: &mut Random, per_channel: bool) -> Vec<f64> {
         let per_channel = per_channel || self.fill == Fill::Overflow || !r.once_in(2);
-        self.over(per_channel).iter().map(|[mean, deviation, _]| r.real(-0.5, 0.5) * deviation - mean).collect()
+        let bias = |[mean, deviation, _]: &[f64; 3]| {
+            let bias = r.real(-0.5, 0.5) * deviation - mean;
+            match self.fill {
+                Fill::Ties => bias.round(),
+                Fill::Overflow if r.once_in(4) => f64::from(r.choose(&PECULIAR)),
+                _ => bias,
+            }
+        };
+        self.over(per_channel).iter().map(bias).collect()
     }
 
     fn bias(&self, r: &mut Random, form: F32MulForm) -> Bias {
-        if form.bias == BiasForm::None {
-            return Bias::None;
-        }
-        let ties = self.fill == Fill::Ties;
-        let biases = self.biases(r, form.per_channel).into_iter().map(|b| match self.fill {
-            Fill::Ties => b.round(),
-            Fill::Overflow if r.once_in(4) => f64::from(r.choose(&PECULIAR)),
-            _ => b,
-        });
-        let biases: Vec<f64> = biases.collect();
+        let biases = self.biases(r, form.per_channel);
         match form.bias {
+            BiasForm::None => Bias::None,
             // What does not fit an int32 becomes one of its ends.
             BiasForm::I32 => Bias::I32(biases.iter().map(|&b| b.round() as i32).collect()),
+            BiasForm::Addend => Bias::Addend(biases.iter().map(|&b| b as f32).collect()),
             BiasForm::Fused => {
-                let factor = |_| if ties { 4.0 } else { r.real(200.0, 2000.0) as f32 };
-                let reciprocal: Vec<f32> = self.over(!ties).iter().map(factor).collect();
-                let bias = |(c, &b): (usize, &f64)| (b / f64::from(reciprocal[c % reciprocal.len()])) as f32;
-                Bias::Fused { bias: biases.iter().enumerate().map(bias).collect(), reciprocal }
+                let each = r.once_in(2);
+                let factor = |_| match self.fill {
+                    Fill::Ties => r.choose(&[1.0, BESIDE_ONE]),
+                    _ => r.real(200.0, 2000.0) as f32,
+                };
+                let reciprocal: Vec<f32> = self.over(each).iter().map(factor).collect();
+                let unscaled = |(c, b): (usize, &f64)| (b / f64::from(reciprocal[c % reciprocal.len()])) as f32;
+                Bias::Fused { bias: biases.iter().enumerate().map(unscaled).collect(), reciprocal }
             }
-            _ => Bias::Addend(biases.iter().map(|&b| b as f32).collect()),
         }
     }
 }
+
+/// A whole number divided by it, times it, lies beside the whole number and rounds to it: in a fused sum a
+/// tie is none.
+const BESIDE_ONE: f32 = 1.0 - 1.0 / 8192.0;
 
 /// Numbers that are seldom met.
 const PECULIAR: [f32; 10] =

@@ -5,15 +5,13 @@
 use super::epilogue256 as epilogue;
 use super::quad;
 use crate::IsaName;
-use crate::micro::{ACCUMULATORS, CODES, Kind, Microkernel, REALS, Store, Tile, TileFn};
+use crate::micro::{ACCUMULATORS, CODES, DEPTHWISE_ROWS, Kind, Microkernel, REALS, Store, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
 
 /// Register budget of the largest tile: 4 × 2 accumulators, 4 of weights, 2 of activations, 1 of products: 15 of 16.
 const ROWS: usize = 4;
-/// Depthwise: 2 × 4 accumulators, 2 of taps, 4 of their pairs, 1 of products, 1 zero: 16 of 16.
-const PIXELS: usize = 2;
-const _: () = assert!(ROWS * 2 + 7 <= 16 && PIXELS * 4 + 8 <= 16);
+const _: () = assert!(ROWS * 2 + 7 <= 16);
 
 pub(crate) const GEMM: Microkernel = Microkernel {
     name: "gemm_avx2_4x16",
@@ -35,17 +33,14 @@ pub(crate) const GEMM: Microkernel = Microkernel {
 };
 
 pub(crate) const DEPTHWISE: Microkernel = Microkernel {
-    name: "depthwise_avx2_2x32",
+    name: "depthwise_avx2_32",
     isa: IsaName::Avx2,
     kind: Kind::Depthwise,
-    rows: PIXELS,
+    rows: DEPTHWISE_ROWS,
     lanes: 8,
     vectors: 4,
     format: WeightFormat::Pairs,
-    tile: |rows, _, signed, store| {
-        let table = if signed { depthwise_table::<true>(store) } else { depthwise_table::<false>(store) };
-        table[rows - 1]
-    },
+    tile: |_, _, signed, store| if signed { depthwise_for::<true>(store) } else { depthwise_for::<false>(store) },
 };
 
 fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [TileFn; ROWS] {
@@ -64,14 +59,11 @@ fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [Ti
     }
 }
 
-fn depthwise_table<const SIGNED: bool>(store: Store) -> &'static [TileFn; PIXELS] {
-    const fn of<const SIGNED: bool, const STORE: Store>() -> [TileFn; PIXELS] {
-        [depthwise::<1, SIGNED, STORE>, depthwise::<2, SIGNED, STORE>]
-    }
+fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
     match store {
-        CODES => const { &of::<SIGNED, CODES>() },
-        REALS => const { &of::<SIGNED, REALS>() },
-        _ => const { &of::<SIGNED, ACCUMULATORS>() },
+        CODES => depthwise::<SIGNED, CODES>,
+        REALS => depthwise::<SIGNED, REALS>,
+        _ => depthwise::<SIGNED, ACCUMULATORS>,
     }
 }
 
@@ -147,65 +139,72 @@ unsafe fn step<const MR: usize, const NV: usize, const SIGNED: bool>(
     }
 }
 
+/// One pixel at a time: 4 accumulators, 2 vectors of taps, their 4 widened pairs, 1 of products, 1 zero; weights come
+/// from memory.
+///
 /// # Safety
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn depthwise<const P: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
-    // SAFETY: passed on.
-    unsafe {
-        let mut acc = taps::<P, SIGNED, true>(t);
-        epilogue::start::<P, 4>(&mut acc, t);
-        if !t.epilogue.weight_zero_point.is_empty() {
-            let sums = taps::<P, SIGNED, false>(t);
-            epilogue::subtract_channel_sums::<P, 4>(&mut acc, sums, t);
+unsafe fn depthwise<const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
+    for row in 0..t.count {
+        // SAFETY: passed on.
+        unsafe {
+            let mut acc = [taps::<SIGNED, true>(t, row)];
+            epilogue::start::<1, 4>(&mut acc, t);
+            if !t.epilogue.weight_zero_point.is_empty() {
+                epilogue::subtract_channel_sums::<1, 4>(&mut acc, [taps::<SIGNED, false>(t, row)], t);
+            }
+            epilogue::finish_block::<STORE>(acc, row, t);
         }
-        epilogue::finish_block::<P, STORE>(acc, t);
     }
 }
 
-/// Sums over taps of P pixels × 32 channels, each code times its weight (`WEIGHTED`) or times 1.
-/// Two taps at a time: interleaving their bytes, then widening, puts the taps of a channel into one dword.
+/// Sums over the taps of one pixel and 32 channels, each code times its weight (`WEIGHTED`) or times 1.
 ///
 /// # Safety
 /// The contract of [`TileFn`].
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn taps<const P: usize, const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>) -> [[__m256i; 4]; P] {
-    let flip = _mm256_set1_epi8(-128);
-    let zero = _mm256_setzero_si256();
-    let mut acc = [[zero; 4]; P];
+unsafe fn taps<const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>, row: usize) -> [__m256i; 4] {
+    let mut acc = [_mm256_setzero_si256(); 4];
     let mut w = t.weights;
     for first in (0..t.runs).step_by(2) {
-        for p in 0..P {
-            let mut x = [zero; 2];
-            for i in 0..2 {
-                // A tap beyond the last has weight 0; as a plain sum it must be 0 itself.
-                if first + i < t.runs {
-                    // SAFETY: the table holds `runs` × P pointers to blocks of 32 channels.
-                    x[i] = unsafe { _mm256_loadu_si256((*t.rows.add((first + i) * P + p)).add(t.channel).cast()) };
-                    if SIGNED {
-                        x[i] = _mm256_xor_si256(x[i], flip);
-                    }
-                }
+        let mut x = [_mm256_setzero_si256(); 2];
+        for i in 0..2 {
+            // A tap beyond the last has weight 0; as a plain sum it must be 0 itself.
+            if first + i < t.runs {
+                // SAFETY: the table holds runs × rows pointers to blocks of 32 channels.
+                let codes =
+                    unsafe { _mm256_loadu_si256((*t.rows.add((first + i) * t.count + row)).add(t.channel).cast()) };
+                x[i] = if SIGNED { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) } else { codes };
             }
-            let (low, high) = (_mm256_unpacklo_epi8(x[0], x[1]), _mm256_unpackhi_epi8(x[0], x[1]));
-            let pairs = [
-                _mm256_unpacklo_epi8(low, zero),
-                _mm256_unpackhi_epi8(low, zero),
-                _mm256_unpacklo_epi8(high, zero),
-                _mm256_unpackhi_epi8(high, zero),
-            ];
-            for v in 0..4 {
-                let weights = if WEIGHTED {
-                    // SAFETY: the panel holds four vectors for every two taps.
-                    unsafe { _mm256_loadu_si256(w.add(32 * v).cast()) }
-                } else {
-                    _mm256_set1_epi16(1)
-                };
-                acc[p][v] = _mm256_add_epi32(acc[p][v], _mm256_madd_epi16(pairs[v], weights));
-            }
+        }
+        let pairs = interleave(x);
+        for v in 0..4 {
+            let weights = if WEIGHTED {
+                // SAFETY: the panel holds four vectors for every two taps.
+                unsafe { _mm256_loadu_si256(w.add(32 * v).cast()) }
+            } else {
+                _mm256_set1_epi16(1)
+            };
+            acc[v] = _mm256_add_epi32(acc[v], _mm256_madd_epi16(pairs[v], weights));
         }
         w = w.wrapping_add(128);
     }
     acc
+}
+
+/// Puts the codes of two taps that belong to one channel into one dword, 16 bits each, in the order of
+/// `depthwise_panels`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn interleave(x: [__m256i; 2]) -> [__m256i; 4] {
+    let zero = _mm256_setzero_si256();
+    let (low, high) = (_mm256_unpacklo_epi8(x[0], x[1]), _mm256_unpackhi_epi8(x[0], x[1]));
+    [
+        _mm256_unpacklo_epi8(low, zero),
+        _mm256_unpackhi_epi8(low, zero),
+        _mm256_unpacklo_epi8(high, zero),
+        _mm256_unpackhi_epi8(high, zero),
+    ]
 }

@@ -4,7 +4,7 @@
 use super::epilogue256 as epilogue;
 use super::quad;
 use crate::IsaName;
-use crate::micro::{ACCUMULATORS, CODES, Kind, Microkernel, REALS, Store, Tile, TileFn};
+use crate::micro::{ACCUMULATORS, CODES, DEPTHWISE_ROWS, Kind, Microkernel, REALS, Store, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
 
@@ -34,17 +34,14 @@ pub(crate) const GEMM: Microkernel = Microkernel {
 };
 
 pub(crate) const DEPTHWISE: Microkernel = Microkernel {
-    name: "depthwise_avx_vnni_2x32",
+    name: "depthwise_avx_vnni_32",
     isa: IsaName::AvxVnni,
     kind: Kind::Depthwise,
-    rows: PIXELS,
+    rows: DEPTHWISE_ROWS,
     lanes: 8,
     vectors: 4,
     format: WeightFormat::Quads,
-    tile: |rows, _, signed, store| {
-        let table = if signed { depthwise_table::<true>(store) } else { depthwise_table::<false>(store) };
-        table[rows - 1]
-    },
+    tile: |_, _, signed, store| if signed { depthwise_for::<true>(store) } else { depthwise_for::<false>(store) },
 };
 
 fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [TileFn; ROWS] {
@@ -65,14 +62,11 @@ fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [Ti
     }
 }
 
-fn depthwise_table<const SIGNED: bool>(store: Store) -> &'static [TileFn; PIXELS] {
-    const fn of<const SIGNED: bool, const STORE: Store>() -> [TileFn; PIXELS] {
-        [depthwise::<1, SIGNED, STORE>, depthwise::<2, SIGNED, STORE>]
-    }
+fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
     match store {
-        CODES => const { &of::<SIGNED, CODES>() },
-        REALS => const { &of::<SIGNED, REALS>() },
-        _ => const { &of::<SIGNED, ACCUMULATORS>() },
+        CODES => depthwise::<SIGNED, CODES>,
+        REALS => depthwise::<SIGNED, REALS>,
+        _ => depthwise::<SIGNED, ACCUMULATORS>,
     }
 }
 
@@ -94,15 +88,29 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
         let mut k = 0;
         while k + 4 * U <= t.run_len {
             for u in 0..U {
-                // SAFETY: the run has `4 * U` more codes, and the panel a quad a channel for every four of them.
-                unsafe { step::<MR, NV, SIGNED>(&mut sums[u], &x, k + 4 * u, usize::MAX, w) };
+                // SAFETY: the panel holds a quad a channel for every four codes of a run.
+                let weights = unsafe { load::<NV>(w) };
+                for i in 0..MR {
+                    // SAFETY: `k + 4 * U <= run_len`.
+                    let codes = broadcast::<SIGNED>(unsafe { quad(x[i], k + 4 * u, usize::MAX) });
+                    for j in 0..NV {
+                        sums[u][i][j] = _mm256_dpbusd_avx_epi32(sums[u][i][j], codes, weights[j]);
+                    }
+                }
                 w = w.wrapping_add(32 * NV);
             }
             k += 4 * U;
         }
         while k < t.run_len {
-            // SAFETY: likewise; the panel fills the last quad up with zeros.
-            unsafe { step::<MR, NV, SIGNED>(&mut sums[0], &x, k, t.run_len, w) };
+            // SAFETY: as above; the panel fills the last quad up with zeros.
+            let weights = unsafe { load::<NV>(w) };
+            for i in 0..MR {
+                // SAFETY: `k < run_len`.
+                let codes = broadcast::<SIGNED>(unsafe { quad(x[i], k, t.run_len) });
+                for j in 0..NV {
+                    sums[0][i][j] = _mm256_dpbusd_avx_epi32(sums[0][i][j], codes, weights[j]);
+                }
+            }
             w = w.wrapping_add(32 * NV);
             k += 4;
         }
@@ -123,95 +131,93 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
     }
 }
 
-/// Adds four codes of every row, from `k` on, times their weights.
-///
-/// # Safety
-/// Runs of `run_len` codes (at least `k + 4` if that is `usize::MAX`) are readable at each of `x`, `NV` vectors at `w`.
+/// Four codes in every lane, signed ones as code + 128.
 #[inline]
 #[target_feature(enable = "avx2,fma,avxvnni")]
-unsafe fn step<const MR: usize, const NV: usize, const SIGNED: bool>(
-    acc: &mut [[__m256i; NV]; MR],
-    x: &[*const u8; MR],
-    k: usize,
-    run_len: usize,
-    w: *const u8,
-) {
-    let mut weights = [_mm256_setzero_si256(); NV];
+fn broadcast<const SIGNED: bool>(quad: i32) -> __m256i {
+    let codes = _mm256_set1_epi32(quad);
+    if SIGNED { _mm256_xor_si256(codes, _mm256_set1_epi32(0x8080_8080_u32 as i32)) } else { codes }
+}
+
+/// NV vectors.
+///
+/// # Safety
+/// They are readable at `w`.
+#[inline]
+#[target_feature(enable = "avx2,fma,avxvnni")]
+unsafe fn load<const NV: usize>(w: *const u8) -> [__m256i; NV] {
+    let mut v = [_mm256_setzero_si256(); NV];
     for j in 0..NV {
         // SAFETY: by this function's contract.
-        weights[j] = unsafe { _mm256_loadu_si256(w.add(32 * j).cast()) };
+        v[j] = unsafe { _mm256_loadu_si256(w.add(32 * j).cast()) };
     }
-    for i in 0..MR {
-        // SAFETY: likewise.
-        let mut codes = _mm256_set1_epi32(unsafe { quad(x[i], k, run_len) });
-        if SIGNED {
-            codes = _mm256_xor_si256(codes, _mm256_set1_epi32(0x8080_8080_u32 as i32));
-        }
-        for j in 0..NV {
-            acc[i][j] = _mm256_dpbusd_avx_epi32(acc[i][j], codes, weights[j]);
-        }
-    }
+    v
 }
 
+/// One pixel at a time: 4 accumulators, 4 vectors of taps and their 4 interleavings; weights come from memory.
+///
 /// # Safety
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma,avxvnni")]
-unsafe fn depthwise<const P: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
-    // SAFETY: passed on.
-    unsafe {
-        let mut acc = taps::<P, SIGNED, true>(t);
-        epilogue::start::<P, 4>(&mut acc, t);
-        if !t.epilogue.weight_zero_point.is_empty() {
-            let sums = taps::<P, SIGNED, false>(t);
-            epilogue::subtract_channel_sums::<P, 4>(&mut acc, sums, t);
+unsafe fn depthwise<const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
+    for row in 0..t.count {
+        // SAFETY: passed on.
+        unsafe {
+            let mut acc = [taps::<SIGNED, true>(t, row)];
+            epilogue::start::<1, 4>(&mut acc, t);
+            if !t.epilogue.weight_zero_point.is_empty() {
+                epilogue::subtract_channel_sums::<1, 4>(&mut acc, [taps::<SIGNED, false>(t, row)], t);
+            }
+            epilogue::finish_block::<STORE>(acc, row, t);
         }
-        epilogue::finish_block::<P, STORE>(acc, t);
     }
 }
 
-/// Sums over taps of P pixels × 32 channels, each code times its weight (`WEIGHTED`) or times 1.
-/// Four taps at a time: interleaving their bytes puts the taps of a channel into one dword.
+/// Sums over the taps of one pixel and 32 channels, each code times its weight (`WEIGHTED`) or times 1.
 ///
 /// # Safety
 /// The contract of [`TileFn`].
 #[inline]
 #[target_feature(enable = "avx2,fma,avxvnni")]
-unsafe fn taps<const P: usize, const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>) -> [[__m256i; 4]; P] {
-    let flip = _mm256_set1_epi8(-128);
-    let mut acc = [[_mm256_setzero_si256(); 4]; P];
+unsafe fn taps<const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>, row: usize) -> [__m256i; 4] {
+    let mut acc = [_mm256_setzero_si256(); 4];
     let mut w = t.weights;
     for first in (0..t.runs).step_by(4) {
-        for p in 0..P {
-            let mut x = [_mm256_setzero_si256(); 4];
-            for i in 0..4 {
-                // Taps beyond the last have weight 0; as a plain sum they must be 0 themselves.
-                if first + i < t.runs {
-                    // SAFETY: the table holds `runs` × P pointers to blocks of 32 channels.
-                    x[i] = unsafe { _mm256_loadu_si256((*t.rows.add((first + i) * P + p)).add(t.channel).cast()) };
-                    if SIGNED {
-                        x[i] = _mm256_xor_si256(x[i], flip);
-                    }
-                }
+        let mut x = [_mm256_setzero_si256(); 4];
+        for i in 0..4 {
+            // Taps beyond the last have weight 0; as a plain sum they must be 0 themselves.
+            if first + i < t.runs {
+                // SAFETY: the table holds runs × rows pointers to blocks of 32 channels.
+                let codes =
+                    unsafe { _mm256_loadu_si256((*t.rows.add((first + i) * t.count + row)).add(t.channel).cast()) };
+                x[i] = if SIGNED { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) } else { codes };
             }
-            let (lo01, hi01) = (_mm256_unpacklo_epi8(x[0], x[1]), _mm256_unpackhi_epi8(x[0], x[1]));
-            let (lo23, hi23) = (_mm256_unpacklo_epi8(x[2], x[3]), _mm256_unpackhi_epi8(x[2], x[3]));
-            let quads = [
-                _mm256_unpacklo_epi16(lo01, lo23),
-                _mm256_unpackhi_epi16(lo01, lo23),
-                _mm256_unpacklo_epi16(hi01, hi23),
-                _mm256_unpackhi_epi16(hi01, hi23),
-            ];
-            for v in 0..4 {
-                let weights = if WEIGHTED {
-                    // SAFETY: the panel holds four vectors for every four taps.
-                    unsafe { _mm256_loadu_si256(w.add(32 * v).cast()) }
-                } else {
-                    _mm256_set1_epi8(1)
-                };
-                acc[p][v] = _mm256_dpbusd_avx_epi32(acc[p][v], quads[v], weights);
-            }
+        }
+        let quads = interleave(x);
+        for v in 0..4 {
+            let weights = if WEIGHTED {
+                // SAFETY: the panel holds four vectors for every four taps.
+                unsafe { _mm256_loadu_si256(w.add(32 * v).cast()) }
+            } else {
+                _mm256_set1_epi8(1)
+            };
+            acc[v] = _mm256_dpbusd_avx_epi32(acc[v], quads[v], weights);
         }
         w = w.wrapping_add(128);
     }
     acc
+}
+
+/// Puts the bytes of four taps that belong to one channel into one dword, in the order of `depthwise_panels`.
+#[inline]
+#[target_feature(enable = "avx2,fma,avxvnni")]
+fn interleave(x: [__m256i; 4]) -> [__m256i; 4] {
+    let (lo01, hi01) = (_mm256_unpacklo_epi8(x[0], x[1]), _mm256_unpackhi_epi8(x[0], x[1]));
+    let (lo23, hi23) = (_mm256_unpacklo_epi8(x[2], x[3]), _mm256_unpackhi_epi8(x[2], x[3]));
+    [
+        _mm256_unpacklo_epi16(lo01, lo23),
+        _mm256_unpackhi_epi16(lo01, lo23),
+        _mm256_unpacklo_epi16(hi01, hi23),
+        _mm256_unpackhi_epi16(hi01, hi23),
+    ]
 }

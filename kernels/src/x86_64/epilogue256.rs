@@ -130,6 +130,25 @@ unsafe fn real(acc: __m256i, at: usize, t: &Tile<'_>) -> __m256 {
     y
 }
 
+/// A mask of the lanes whose channel, counted from `channel`, is below `channels`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn lanes_below(channels: usize, channel: usize) -> __m256i {
+    let left = channels as i32 - channel as i32;
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+}
+
+/// Stores the first `n` bytes of a vector.
+///
+/// # Safety
+/// `n` bytes are writable at `y`, and the vector has as many.
+#[inline]
+unsafe fn store_first<V>(y: *mut u8, n: usize, vector: V) {
+    debug_assert!(n <= size_of::<V>());
+    // SAFETY: by this function's contract; the vector is on the stack.
+    unsafe { core::ptr::copy_nonoverlapping((&raw const vector).cast::<u8>(), y, n) }
+}
+
 /// Takes a tile's accumulators, rows of NV vectors in order of channels, through the rule and stores them.
 ///
 /// # Safety
@@ -146,25 +165,26 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
         // Lane l of `narrow` to the front: vectors then follow each other, 8 bytes each.
         let by_vector = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
         let rows = 4 / NV;
-        for first in (0..MR).step_by(rows) {
+        for top in (0..MR).step_by(rows) {
             let mut v = [_mm256_setzero_si256(); 4];
             for i in 0..4 {
-                v[i] = acc[(first + i / NV).min(MR - 1)][i % NV];
+                v[i] = acc[(top + i / NV).min(MR - 1)][i % NV];
             }
             let codes = _mm256_permutevar8x32_epi32(narrow(v, t), by_vector);
-            for row in first..(first + rows).min(MR) {
+            for row in top..(top + rows).min(MR) {
                 let y = t.output.wrapping_add(row * t.stride);
-                // SAFETY: the row is writable for NV vectors of channels.
+                let half = if (row - top) * NV < 2 {
+                    _mm256_castsi256_si128(codes)
+                } else {
+                    _mm256_extracti128_si256::<1>(codes)
+                };
+                let half = if NV == 1 && row % 2 == 1 { _mm_unpackhi_epi64(half, half) } else { half };
+                // SAFETY: the row is writable for `channels` channels.
                 unsafe {
-                    let half = if (row - first) * NV < 2 {
-                        _mm256_castsi256_si128(codes)
-                    } else {
-                        _mm256_extracti128_si256::<1>(codes)
-                    };
-                    match (NV, row % 2) {
-                        (2, _) => _mm_storeu_si128(y.cast(), half),
-                        (_, 0) => _mm_storel_epi64(y.cast(), half),
-                        (_, _) => _mm_storel_epi64(y.cast(), _mm_unpackhi_epi64(half, half)),
+                    match (NV, t.channels) {
+                        (2, 16) => _mm_storeu_si128(y.cast(), half),
+                        (1, 8) => _mm_storel_epi64(y.cast(), half),
+                        _ => store_first(y, t.channels, half),
                     }
                 }
             }
@@ -174,49 +194,56 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
     for i in 0..MR {
         for j in 0..NV {
             let y = t.output.wrapping_add(i * t.stride + 32 * j);
-            // SAFETY: the row is writable for NV vectors of channels; the epilogue's vectors reach over them.
+            // SAFETY: the row is writable for `channels` channels of 4 bytes; the epilogue's vectors reach over all.
             unsafe {
-                if STORE == REALS {
-                    _mm256_storeu_ps(y.cast(), real(acc[i][j], t.first + 8 * j, t));
-                } else {
-                    _mm256_storeu_si256(y.cast(), acc[i][j]);
-                }
+                let words =
+                    if STORE == REALS { _mm256_castps_si256(real(acc[i][j], t.first + 8 * j, t)) } else { acc[i][j] };
+                _mm256_maskstore_epi32(y.cast(), lanes_below(t.channels, 8 * j), words);
             }
         }
     }
 }
 
-/// Takes blocks of 32 channels in the order of `depthwise_panels` through the rule and stores them in order of channels.
+/// Takes a block of 32 channels of one row, in the order of `depthwise_panels`, through the rule and stores it in order of
+/// channels.
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn finish_block<const P: usize, const STORE: Store>(mut acc: [[__m256i; 4]; P], t: &Tile<'_>) {
+pub(super) unsafe fn finish_block<const STORE: Store>(mut acc: [[__m256i; 4]; 1], row: usize, t: &Tile<'_>) {
     if STORE == CODES {
         // SAFETY: passed on.
         unsafe { scale(&mut acc, t) };
     }
-    for p in 0..P {
-        let y = t.output.wrapping_add(p * t.stride);
-        if STORE == CODES {
-            // SAFETY: the row is writable for 32 channels.
-            unsafe { _mm256_storeu_si256(y.cast(), narrow(acc[p], t)) };
-            continue;
-        }
-        for v in 0..4 {
-            let words = if STORE == REALS {
-                // SAFETY: the epilogue's vectors reach over the block.
-                _mm256_castps_si256(unsafe { real(acc[p][v], t.first + 8 * v, t) })
+    let [acc] = acc;
+    let y = t.output.wrapping_add(row * t.stride);
+    if STORE == CODES {
+        let codes = narrow(acc, t);
+        // SAFETY: the row is writable for `channels` channels.
+        unsafe {
+            if t.channels == 32 {
+                _mm256_storeu_si256(y.cast(), codes);
             } else {
-                acc[p][v]
-            };
-            // Dword d of lane l belongs to channel 16·l + 4·v + d.
-            let lanes = [_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words)];
-            for (lane, dwords) in lanes.into_iter().enumerate() {
-                // SAFETY: the row is writable for 32 channels of 4 bytes.
-                unsafe { _mm_storeu_si128(y.add(4 * (16 * lane + 4 * v)).cast(), dwords) };
+                store_first(y, t.channels, codes);
             }
+        }
+        return;
+    }
+    for v in 0..4 {
+        let words = if STORE == REALS {
+            // SAFETY: the epilogue's vectors reach over the block.
+            _mm256_castps_si256(unsafe { real(acc[v], t.first + 8 * v, t) })
+        } else {
+            acc[v]
+        };
+        // Dword d of lane l belongs to channel 16·l + 4·v + d.
+        let lanes = [_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words)];
+        for (lane, dwords) in lanes.into_iter().enumerate() {
+            let channel = 16 * lane + 4 * v;
+            let mask = _mm256_castsi256_si128(lanes_below(t.channels, channel));
+            // SAFETY: as above, four channels of 4 bytes.
+            unsafe { _mm_maskstore_epi32(y.wrapping_add(4 * channel).cast(), mask, dwords) };
         }
     }
 }

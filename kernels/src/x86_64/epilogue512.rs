@@ -130,6 +130,13 @@ unsafe fn real(acc: __m512i, at: usize, t: &Tile<'_>) -> __m512 {
     y
 }
 
+/// A mask of the first `n` ≤ 64 elements.
+#[inline(always)]
+fn first(n: usize) -> u64 {
+    debug_assert!((1..=64).contains(&n));
+    u64::MAX >> (64 - n)
+}
+
 /// Takes a tile's accumulators, rows of NV vectors in order of channels, through the rule and stores them.
 ///
 /// # Safety
@@ -145,24 +152,24 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
         unsafe { scale(&mut acc, t) };
         // Lane l of `narrow` to the front: vectors then follow each other, 16 bytes each.
         let by_vector = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-        let rows = 4 / NV;
-        for first in (0..MR).step_by(rows) {
+        let (rows, mask) = (4 / NV, first(t.channels));
+        for top in (0..MR).step_by(rows) {
             let mut v = [_mm512_setzero_si512(); 4];
             for i in 0..4 {
-                v[i] = acc[(first + i / NV).min(MR - 1)][i % NV];
+                v[i] = acc[(top + i / NV).min(MR - 1)][i % NV];
             }
             let codes = _mm512_permutexvar_epi32(by_vector, narrow(v, t));
-            for row in first..(first + rows).min(MR) {
+            for row in top..(top + rows).min(MR) {
                 let y = t.output.wrapping_add(row * t.stride);
-                // SAFETY: the row is writable for NV vectors of channels.
+                // SAFETY: the row is writable for `channels` channels, the masks leave out what lies beyond.
                 unsafe {
-                    match (NV, row - first) {
-                        (2, 0) => _mm256_storeu_si256(y.cast(), _mm512_castsi512_si256(codes)),
-                        (2, _) => _mm256_storeu_si256(y.cast(), _mm512_extracti64x4_epi64::<1>(codes)),
-                        (_, 0) => _mm_storeu_si128(y.cast(), _mm512_castsi512_si128(codes)),
-                        (_, 1) => _mm_storeu_si128(y.cast(), _mm512_extracti32x4_epi32::<1>(codes)),
-                        (_, 2) => _mm_storeu_si128(y.cast(), _mm512_extracti32x4_epi32::<2>(codes)),
-                        (_, _) => _mm_storeu_si128(y.cast(), _mm512_extracti32x4_epi32::<3>(codes)),
+                    match (NV, row - top) {
+                        (2, 0) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes)),
+                        (2, _) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_extracti64x4_epi64::<1>(codes)),
+                        (_, 0) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_castsi512_si128(codes)),
+                        (_, 1) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<1>(codes)),
+                        (_, 2) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<2>(codes)),
+                        (_, _) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<3>(codes)),
                     }
                 }
             }
@@ -172,54 +179,58 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
     for i in 0..MR {
         for j in 0..NV {
             let y = t.output.wrapping_add(i * t.stride + 64 * j);
-            // SAFETY: the row is writable for NV vectors of channels; the epilogue's vectors reach over them.
+            let mask = (first(t.channels) >> (16 * j)) as u16;
+            // SAFETY: the row is writable for `channels` channels, the mask leaves out what lies beyond; the
+            // epilogue's vectors reach over all of them.
             unsafe {
                 if STORE == REALS {
-                    _mm512_storeu_ps(y.cast(), real(acc[i][j], t.first + 16 * j, t));
+                    _mm512_mask_storeu_ps(y.cast(), mask, real(acc[i][j], t.first + 16 * j, t));
                 } else {
-                    _mm512_storeu_si512(y.cast(), acc[i][j]);
+                    _mm512_mask_storeu_epi32(y.cast(), mask, acc[i][j]);
                 }
             }
         }
     }
 }
 
-/// Takes blocks of 64 channels in the order of `depthwise_panels` through the rule and stores them in order of channels.
+/// Takes a block of 64 channels of one row, in the order of `depthwise_panels`, through the rule and stores it in order of
+/// channels.
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn finish_block<const P: usize, const STORE: Store>(mut acc: [[__m512i; 4]; P], t: &Tile<'_>) {
+pub(super) unsafe fn finish_block<const STORE: Store>(mut acc: [[__m512i; 4]; 1], row: usize, t: &Tile<'_>) {
     if STORE == CODES {
         // SAFETY: passed on.
         unsafe { scale(&mut acc, t) };
     }
-    for p in 0..P {
-        let y = t.output.wrapping_add(p * t.stride);
-        if STORE == CODES {
-            // SAFETY: the row is writable for 64 channels.
-            unsafe { _mm512_storeu_si512(y.cast(), narrow(acc[p], t)) };
-            continue;
-        }
-        for v in 0..4 {
-            let words = if STORE == REALS {
-                // SAFETY: the epilogue's vectors reach over the block.
-                _mm512_castps_si512(unsafe { real(acc[p][v], t.first + 16 * v, t) })
-            } else {
-                acc[p][v]
-            };
-            // Dword d of lane l belongs to channel 16·l + 4·v + d.
-            let lanes = [
-                _mm512_castsi512_si128(words),
-                _mm512_extracti32x4_epi32::<1>(words),
-                _mm512_extracti32x4_epi32::<2>(words),
-                _mm512_extracti32x4_epi32::<3>(words),
-            ];
-            for (lane, dwords) in lanes.into_iter().enumerate() {
-                // SAFETY: the row is writable for 64 channels of 4 bytes.
-                unsafe { _mm_storeu_si128(y.add(4 * (16 * lane + 4 * v)).cast(), dwords) };
-            }
+    let [acc] = acc;
+    let y = t.output.wrapping_add(row * t.stride);
+    if STORE == CODES {
+        // SAFETY: the row is writable for `channels` channels, the mask leaves out what lies beyond.
+        unsafe { _mm512_mask_storeu_epi8(y.cast(), first(t.channels), narrow(acc, t)) };
+        return;
+    }
+    for v in 0..4 {
+        let words = if STORE == REALS {
+            // SAFETY: the epilogue's vectors reach over the block.
+            _mm512_castps_si512(unsafe { real(acc[v], t.first + 16 * v, t) })
+        } else {
+            acc[v]
+        };
+        // Dword d of lane l belongs to channel 16·l + 4·v + d.
+        let lanes = [
+            _mm512_castsi512_si128(words),
+            _mm512_extracti32x4_epi32::<1>(words),
+            _mm512_extracti32x4_epi32::<2>(words),
+            _mm512_extracti32x4_epi32::<3>(words),
+        ];
+        for (lane, dwords) in lanes.into_iter().enumerate() {
+            let channel = 16 * lane + 4 * v;
+            let mask = (first(t.channels) >> channel) as u8;
+            // SAFETY: as above, four channels of 4 bytes.
+            unsafe { _mm_mask_storeu_epi32(y.wrapping_add(4 * channel).cast(), mask, dwords) };
         }
     }
 }

@@ -53,10 +53,11 @@ const SHAPES: [&str; 36] = [
     "conv ic96oc96g96id3kd3pd1ih4kh3ph1",
 ];
 
-/// Single cases that every check runs: accumulators that wrap.
-const WRAPPING: [&str; 2] = [
-    "linear m2k200003n5 x=u8 zx=0 zw=channel rule=accumulator fill=full seed=0",
-    "linear m2k200001n3 x=i8 zx=-128 zw=channel rule=f32_mul:i32:channel:i8:full:convert fill=extremes seed=0",
+/// Single cases that every check runs: sums of raw codes that wrap, and accumulators that do.
+const WRAPPING: [&str; 3] = [
+    "linear m2k400003n5 x=u8 zx=255 zw=channel rule=accumulator fill=extremes seed=0",
+    "linear m2k400001n4 x=i8 zx=127 zw=channel rule=f32_mul:i32:channel:i8:full:convert fill=extremes seed=1",
+    "linear m2k200002n3 x=u8 zx=0 zw=channel rule=f32_out:channel:bias:fused:full fill=full seed=0",
 ];
 
 /// What a kernel may store, each with every bias.
@@ -72,8 +73,9 @@ fn rules() -> Vec<RuleForm> {
         mul(BiasForm::Fused, false, CodeType::U8, Clamp::Relu, Overflow::Convert),
         mul(BiasForm::Addend, false, CodeType::I8, Clamp::Range(-100, 90), Overflow::ClampFirst),
         mul(BiasForm::Fused, true, CodeType::I8, Clamp::Relu, Overflow::ClampFirst),
-        out(true, true, true, false),
-        out(false, true, false, true),
+        out(true, true, true, true),
+        out(true, true, false, true),
+        out(false, true, false, false),
         out(true, false, false, false),
         RuleForm::Accumulator,
     ]
