@@ -9,11 +9,80 @@
 //!                                                 panel and region overlap in part
 //! ```
 
-use crate::micro::{CODES, Kind, Tile, TileFn};
-use crate::pack::Panel;
-use crate::plan::Packed;
+use crate::choose::Reads;
+use crate::epilogue::{ACCUMULATORS, CODES, ColumnSums, Epilogue, Store, store_for};
+use crate::gather::Gather;
+use crate::micro::{Kind, Microkernel, Tile, TileFn};
+use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
 use core::ops::Range;
-use qexact_reference::{Conv, Input, Output, Region, Rule};
+use qexact_reference::{CodeType, Conv, Error, Input, Layer, Output, Region, Rule};
+
+/// What the driver runs on.
+pub(crate) struct Packed {
+    kernel: &'static Microkernel,
+    gather: Gather,
+    weights: Weights,
+    epilogue: Epilogue,
+    /// What the kernel stores.
+    store: Store,
+    order: Order,
+    sums: ColumnSums,
+}
+
+impl Packed {
+    /// Packs a layer for a kernel.
+    ///
+    /// # Errors
+    /// Sizes that overflow.
+    pub(crate) fn new(layer: &Layer<'_>, kernel: &'static Microkernel, reads: Reads) -> Result<Packed, Error> {
+        let shape = layer.shape();
+        let gather = match reads {
+            Reads::Taps => Gather::taps(shape)?,
+            Reads::KernelRows => Gather::kernel_rows(shape)?,
+        };
+        let ((panels, order), runs) = match kernel.kind {
+            Kind::Gemm => (gemm_panels(layer, kernel.lanes, kernel.vectors), (gather.runs, gather.run_len)),
+            // A depthwise channel has one code a tap: its taps are what gets packed together.
+            Kind::Depthwise => (depthwise_panels(layer, kernel.lanes), (1, gather.runs)),
+        };
+        let weights = Weights::pack(layer, (panels, &order), kernel.lanes, runs, kernel.format);
+        let sums = ColumnSums::of(layer);
+        let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
+        let mut packed = Packed { kernel, gather, weights, epilogue, store, order, sums };
+        packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
+        Ok(packed)
+    }
+
+    /// Zero point and rule, for the weights already packed.
+    pub(crate) fn set_epilogue(&mut self, shape: &Conv, input: CodeType, input_zero_point: i32, rule: &Rule) {
+        let bound = self.sums.accumulator_bound(input, input_zero_point);
+        let store = store_for(rule, shape.out_channels, bound);
+        // A rule without a fused form finishes tiles of accumulators in a second step.
+        self.store = store.unwrap_or(ACCUMULATORS);
+        let fused = if store.is_some() { rule } else { &Rule::Accumulator };
+        self.epilogue = Epilogue::new(&self.order, input, input_zero_point, &self.sums, fused);
+    }
+
+    /// Whether the kernel stores what the rule produces.
+    fn is_fused(&self, rule: &Rule) -> bool {
+        self.store != ACCUMULATORS || matches!(rule, Rule::Accumulator)
+    }
+
+    /// Whether the epilogue needs Σ x of every row.
+    fn needs_row_sums(&self) -> bool {
+        self.kernel.kind == Kind::Gemm && !self.epilogue.weight_zero_point.is_empty()
+    }
+
+    /// The largest |accumulator| that any input can lead to.
+    pub(crate) fn accumulator_bound(&self, input: CodeType, input_zero_point: i32) -> i64 {
+        self.sums.accumulator_bound(input, input_zero_point)
+    }
+
+    /// Bytes of packed weights.
+    pub(crate) fn weight_bytes(&self) -> usize {
+        self.weights.len()
+    }
+}
 
 /// Rows of a block, unless they have so many runs that their pointers outgrow `BLOCK_POINTERS`.
 const BLOCK_ROWS: usize = 96;

@@ -36,7 +36,9 @@
 
 extern crate alloc;
 
+mod choose;
 mod drive;
+mod epilogue;
 mod gather;
 mod isa;
 mod micro;
@@ -45,6 +47,7 @@ mod plan;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
+pub use choose::{Choice, choose};
 pub use isa::{Isa, IsaError, IsaName};
-pub use plan::{Choice, Plan, choose};
+pub use plan::Plan;
 pub use qexact_reference as reference;

@@ -13,16 +13,8 @@
 //! ```
 
 use crate::IsaName;
-use crate::pack::{Epilogue, WeightFormat};
-
-/// What a tile does with its accumulators; a constant parameter of the kernels.
-pub(crate) type Store = u8;
-/// R6: store codes.
-pub(crate) const CODES: Store = 0;
-/// R9: store real numbers.
-pub(crate) const REALS: Store = 1;
-/// Store accumulators.
-pub(crate) const ACCUMULATORS: Store = 2;
+use crate::epilogue::{Epilogue, Store};
+use crate::pack::WeightFormat;
 
 /// The work of one microkernel call.
 #[derive(Clone, Copy)]
@@ -100,23 +92,4 @@ impl Microkernel {
     pub(crate) fn width(&self) -> usize {
         self.lanes * self.vectors
     }
-}
-
-/// Every microkernel there is. Plans choose from it and tests run through it.
-#[cfg(target_arch = "x86_64")]
-pub(crate) static ALL: &[Microkernel] = &[
-    crate::x86_64::avx2::GEMM,
-    crate::x86_64::avx2::DEPTHWISE,
-    crate::x86_64::avx_vnni::GEMM,
-    crate::x86_64::avx_vnni::DEPTHWISE,
-    crate::x86_64::avx512_vnni::GEMM,
-    crate::x86_64::avx512_vnni::DEPTHWISE,
-];
-
-#[cfg(not(target_arch = "x86_64"))]
-pub(crate) static ALL: &[Microkernel] = &[];
-
-/// The microkernel of a kind for an instruction set.
-pub(crate) fn find(isa: IsaName, kind: Kind) -> Option<&'static Microkernel> {
-    ALL.iter().find(|kernel| kernel.isa == isa && kernel.kind == kind)
 }

@@ -1,14 +1,11 @@
 //! Plans: a layer made ready for one instruction set.
 
-use crate::drive::{self, Scratch};
-use crate::gather::Gather;
-use crate::micro::{ACCUMULATORS, Kind, Microkernel, Store, find};
-use crate::pack::{ColumnSums, Epilogue, Order, Weights, depthwise_panels, gemm_panels, store_for};
-use crate::{Isa, IsaName};
+use crate::Isa;
+use crate::choose::{Choice, choose};
+use crate::drive::{self, Packed, Scratch};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::fmt;
 use qexact_reference::layer::{LayerParts, check_call};
 use qexact_reference::{CodeType, Conv, Error, Input, Layer, Output, Region, Rule};
 
@@ -30,56 +27,6 @@ enum Path {
         weight_zero_point: Vec<i32>,
     },
     Packed(Box<Packed>),
-}
-
-/// What the driver runs on.
-pub(crate) struct Packed {
-    pub(crate) kernel: &'static Microkernel,
-    pub(crate) gather: Gather,
-    pub(crate) weights: Weights,
-    pub(crate) epilogue: Epilogue,
-    /// What the kernel stores.
-    pub(crate) store: Store,
-    order: Order,
-    sums: ColumnSums,
-}
-
-/// The kernel that a shape gets, and how it reads its input.
-#[derive(Clone, Copy)]
-pub struct Choice {
-    kernel: Option<&'static Microkernel>,
-    reads: Reads,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reads {
-    /// Input channels under one tap.
-    Taps,
-    /// All channels under one row of taps.
-    KernelRows,
-}
-
-/// Below this many channels a tap is too short a run.
-const FEW_CHANNELS: usize = 16;
-
-/// The kernel for a shape: a pure function, so that any machine can ask what another would choose.
-pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
-    let depthwise = shape.is_depthwise() && shape.out_channels == shape.in_channels;
-    let kernel = find(isa, if depthwise { Kind::Depthwise } else { Kind::Gemm });
-    let [_, _, width] = shape.axes;
-    let few = shape.in_channels < FEW_CHANNELS || !shape.in_channels.is_multiple_of(4);
-    let rows = shape.groups == 1 && width.dilation == 1 && width.kernel > 1 && few;
-    Choice { kernel, reads: if rows { Reads::KernelRows } else { Reads::Taps } }
-}
-
-impl fmt::Display for Choice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.kernel, self.reads) {
-            (None, _) => f.pad("reference"),
-            (Some(kernel), Reads::Taps) => f.pad(kernel.name),
-            (Some(kernel), Reads::KernelRows) => f.pad(&alloc::format!("{}_kernel_rows", kernel.name)),
-        }
-    }
 }
 
 impl Plan {
@@ -146,7 +93,7 @@ impl Plan {
     pub fn accumulator_bound(&self) -> Option<i64> {
         match &self.path {
             Path::Portable { .. } => None,
-            Path::Packed(packed) => Some(packed.sums.accumulator_bound(self.input, self.input_zero_point)),
+            Path::Packed(packed) => Some(packed.accumulator_bound(self.input, self.input_zero_point)),
         }
     }
 
@@ -154,7 +101,7 @@ impl Plan {
     pub fn weight_bytes(&self) -> usize {
         match &self.path {
             Path::Portable { weight, .. } => weight.len(),
-            Path::Packed(packed) => packed.weights.len(),
+            Path::Packed(packed) => packed.weight_bytes(),
         }
     }
 
@@ -218,45 +165,5 @@ impl Plan {
                 Ok(())
             }
         }
-    }
-}
-
-impl Packed {
-    fn new(layer: &Layer<'_>, kernel: &'static Microkernel, reads: Reads) -> Result<Packed, Error> {
-        let shape = layer.shape();
-        let gather = match reads {
-            Reads::Taps => Gather::taps(shape)?,
-            Reads::KernelRows => Gather::kernel_rows(shape)?,
-        };
-        let ((panels, order), runs) = match kernel.kind {
-            Kind::Gemm => (gemm_panels(layer, kernel.lanes, kernel.vectors), (gather.runs, gather.run_len)),
-            // A depthwise channel has one code a tap: its taps are what gets packed together.
-            Kind::Depthwise => (depthwise_panels(layer, kernel.lanes), (1, gather.runs)),
-        };
-        let weights = Weights::pack(layer, (panels, &order), kernel.lanes, runs, kernel.format);
-        let sums = ColumnSums::of(layer);
-        let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
-        let mut packed = Packed { kernel, gather, weights, epilogue, store, order, sums };
-        packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
-        Ok(packed)
-    }
-
-    fn set_epilogue(&mut self, shape: &Conv, input: CodeType, input_zero_point: i32, rule: &Rule) {
-        let bound = self.sums.accumulator_bound(input, input_zero_point);
-        let store = store_for(rule, shape.out_channels, bound);
-        // A rule without a fused form finishes tiles of accumulators in a second step.
-        self.store = store.unwrap_or(ACCUMULATORS);
-        let fused = if store.is_some() { rule } else { &Rule::Accumulator };
-        self.epilogue = Epilogue::new(&self.order, input, input_zero_point, &self.sums, fused);
-    }
-
-    /// Whether the kernel stores what the rule produces.
-    pub(crate) fn is_fused(&self, rule: &Rule) -> bool {
-        self.store != ACCUMULATORS || matches!(rule, Rule::Accumulator)
-    }
-
-    /// Whether the input's codes are signed.
-    pub(crate) fn needs_row_sums(&self) -> bool {
-        self.kernel.kind == Kind::Gemm && !self.epilogue.weight_zero_point.is_empty()
     }
 }

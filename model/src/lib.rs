@@ -18,7 +18,7 @@
 //! | module | room |
 //! |---|---|
 //! | `document` | the JSON document as it is written |
-//! | `tensors` | the safetensors container: typed, checked access, digests |
+//! | `tensors`, `digest` | the safetensors container: typed, checked access |
 //! | `load`, `operators` | document and tensors into a checked [`Network`] |
 //! | `network` | the graph: values, nodes, operators |
 //! | `tensor` | values at run time |
@@ -28,6 +28,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("safetensors hold little-endian numbers; this crate reads them as they lie in memory");
 
+mod digest;
 pub mod document;
 mod error;
 mod execute;
@@ -38,10 +39,11 @@ mod recording;
 mod tensor;
 mod tensors;
 
+pub use digest::Digest;
 pub use error::{LoadError, RunError};
 pub use execute::Executor;
 pub use load::Export;
 pub use network::{LayerNode, Network, Node, Operator, Value};
 pub use recording::{Accuracy, Recording};
 pub use tensor::{Data, Tensor};
-pub use tensors::{Digest, open, read_tensors, write_tensors};
+pub use tensors::{open, read_tensors, write_tensors};

@@ -1,11 +1,12 @@
 //! From the bytes of an export to a checked network and its recording.
 
+use crate::digest::Digest;
 use crate::document::{self, Document, Dtype, FORMAT};
 use crate::error::{At, LoadError, invalid};
-use crate::network::{Network, Node, Value};
+use crate::network::{MOST_ELEMENTS, Network, Node, Value};
 use crate::operators;
 use crate::recording::Recording;
-use crate::tensors::{Digest, Tensors, open};
+use crate::tensors::{Tensors, open};
 use qexact_reference::{CodeType, Quantization};
 use safetensors::tensor::SafeTensors;
 use serde::Deserialize;
@@ -66,9 +67,6 @@ impl Export {
         Ok(Export { network, recording, producer, numerics, annotations, altered })
     }
 }
-
-/// Elements of the largest sample, padding included: a short file could otherwise ask for any amount of memory.
-pub(crate) const MOST_ELEMENTS: usize = 1 << 28;
 
 fn parse(text: &str) -> Result<Document, LoadError> {
     /// The version decides what else may be there, so it is looked at alone first.

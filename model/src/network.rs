@@ -7,6 +7,9 @@ use qexact_reference::pool::{AdaptivePool, Average, Divisor, Pool};
 use qexact_reference::quantization::Quantize;
 use qexact_reference::{Conv, Layer, Quantization, Rule};
 
+/// Elements of the largest sample, padding included: a short file could otherwise ask for any amount of memory.
+pub(crate) const MOST_ELEMENTS: usize = 1 << 28;
+
 /// A quantized network.
 #[derive(Clone, Debug)]
 pub struct Network {

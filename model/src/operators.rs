@@ -2,8 +2,7 @@
 
 use crate::document::{self, Bias, Dtype, Memory, Node, Rule};
 use crate::error::{At, LoadError, invalid};
-use crate::load::MOST_ELEMENTS;
-use crate::network::{LayerNode, Operator, Value};
+use crate::network::{LayerNode, MOST_ELEMENTS, Operator, Value};
 use crate::tensors::Tensors;
 use qexact_reference::batch_norm::{self, BatchNorm};
 use qexact_reference::layer::LayerParts;

@@ -1,10 +1,11 @@
 //! What the runtime computed.
 
+use crate::digest::Digest;
 use crate::document::{self, Dtype};
 use crate::error::{LoadError, invalid};
 use crate::network::Network;
 use crate::tensor::Tensor;
-use crate::tensors::{Digest, Tensors};
+use crate::tensors::Tensors;
 
 /// A recording: all inputs, the values of the first samples in full, digests of the values of the rest.
 #[derive(Clone, Debug)]

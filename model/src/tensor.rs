@@ -1,7 +1,7 @@
 //! Values at run time.
 
+use crate::digest::Digest;
 use crate::document::Dtype;
-use crate::tensors::Digest;
 use qexact_reference::layout::{channels_first, channels_last};
 use std::borrow::Cow;
 

@@ -213,6 +213,8 @@ impl Fit {
 
     /// Factors that take the deviation (from the bias, or from 0) to about `target`.
     fn multipliers(&self, r: &mut Random, per_channel: bool, centred: bool, target: f64) -> Vec<f32> {
+        // Sometimes it is the bias alone that makes products overflow.
+        let overflow = self.fill == Fill::Overflow && !(centred && r.once_in(3));
         let factor = |&[mean, deviation, from_zero]: &[f64; 3]| {
             // Accumulators that lie all on one side of 0 go where a ReLU lets them live.
             let one_sided = !centred && mean.abs() > deviation;
@@ -224,8 +226,8 @@ impl Fit {
             let fitted = r.real(0.5, 1.5) * target / deviation;
             match self.fill {
                 Fill::Ties => (sign * fitted.log2().floor().min(-1.0).exp2()) as f32,
-                Fill::Overflow if per_channel && r.once_in(2) => r.choose(&PECULIAR),
-                Fill::Overflow if !per_channel || r.once_in(2) => (sign * 2147483648.0 / limit) as f32,
+                Fill::Overflow if overflow && per_channel && r.once_in(2) => r.choose(&PECULIAR),
+                Fill::Overflow if overflow && (!per_channel || r.once_in(2)) => (sign * 2147483648.0 / limit) as f32,
                 _ => (sign * fitted) as f32,
             }
         };

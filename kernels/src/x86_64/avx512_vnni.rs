@@ -4,7 +4,8 @@
 use super::epilogue512 as epilogue;
 use super::quad;
 use crate::IsaName;
-use crate::micro::{ACCUMULATORS, CODES, DEPTHWISE_ROWS, Kind, Microkernel, REALS, Store, Tile, TileFn};
+use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
 

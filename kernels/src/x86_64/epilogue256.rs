@@ -4,7 +4,8 @@
 //! saturation and narrowing to unsigned bytes with saturation is the clamp to 0..=255 of the sum, because
 //! |zero point| ≤ 255; minimum and maximum of bytes do the rest.
 
-use crate::micro::{CODES, REALS, Store, Tile};
+use crate::epilogue::{CODES, REALS, Store};
+use crate::micro::Tile;
 use core::arch::x86_64::*;
 
 /// Adds the initial values of the channels.
@@ -143,7 +144,7 @@ fn lanes_below(channels: usize, channel: usize) -> __m256i {
 /// # Safety
 /// `n` bytes are writable at `y`, and the vector has as many.
 #[inline]
-unsafe fn store_first<V>(y: *mut u8, n: usize, vector: V) {
+unsafe fn store_first<V: Copy>(y: *mut u8, n: usize, vector: V) {
     debug_assert!(n <= size_of::<V>());
     // SAFETY: by this function's contract; the vector is on the stack.
     unsafe { core::ptr::copy_nonoverlapping((&raw const vector).cast::<u8>(), y, n) }

@@ -4,7 +4,8 @@
 //! saturation and narrowing to unsigned bytes with saturation is the clamp to 0..=255 of the sum, because
 //! |zero point| ≤ 255; minimum and maximum of bytes do the rest.
 
-use crate::micro::{CODES, REALS, Store, Tile};
+use crate::epilogue::{CODES, REALS, Store};
+use crate::micro::Tile;
 use core::arch::x86_64::*;
 
 /// Adds the initial values of the channels.

@@ -1,0 +1,63 @@
+//! Which kernel a layer gets.
+
+use crate::IsaName;
+use crate::micro::{Kind, Microkernel};
+use core::fmt;
+use qexact_reference::Conv;
+
+/// Every microkernel there is. Plans choose from it and tests run through it.
+#[cfg(target_arch = "x86_64")]
+static ALL: &[Microkernel] = &[
+    crate::x86_64::avx2::GEMM,
+    crate::x86_64::avx2::DEPTHWISE,
+    crate::x86_64::avx_vnni::GEMM,
+    crate::x86_64::avx_vnni::DEPTHWISE,
+    crate::x86_64::avx512_vnni::GEMM,
+    crate::x86_64::avx512_vnni::DEPTHWISE,
+];
+
+#[cfg(not(target_arch = "x86_64"))]
+static ALL: &[Microkernel] = &[];
+
+/// The microkernel of a kind for an instruction set.
+fn find(isa: IsaName, kind: Kind) -> Option<&'static Microkernel> {
+    ALL.iter().find(|kernel| kernel.isa == isa && kernel.kind == kind)
+}
+
+/// The kernel that a shape gets, and how it reads its input.
+#[derive(Clone, Copy)]
+pub struct Choice {
+    pub(crate) kernel: Option<&'static Microkernel>,
+    pub(crate) reads: Reads,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// Input channels under one tap.
+    Taps,
+    /// All channels under one row of taps.
+    KernelRows,
+}
+
+/// Below this many channels a tap is too short a run.
+const FEW_CHANNELS: usize = 16;
+
+/// The kernel for a shape: a pure function, so that any machine can ask what another would choose.
+pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
+    let depthwise = shape.is_depthwise() && shape.out_channels == shape.in_channels;
+    let kernel = find(isa, if depthwise { Kind::Depthwise } else { Kind::Gemm });
+    let [_, _, width] = shape.axes;
+    let few = shape.in_channels < FEW_CHANNELS || !shape.in_channels.is_multiple_of(4);
+    let rows = shape.groups == 1 && width.dilation == 1 && width.kernel > 1 && few;
+    Choice { kernel, reads: if rows { Reads::KernelRows } else { Reads::Taps } }
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.kernel, self.reads) {
+            (None, _) => f.pad("reference"),
+            (Some(kernel), Reads::Taps) => f.pad(kernel.name),
+            (Some(kernel), Reads::KernelRows) => f.pad(&alloc::format!("{}_kernel_rows", kernel.name)),
+        }
+    }
+}

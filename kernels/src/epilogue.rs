@@ -1,0 +1,184 @@
+//! What happens to accumulators: the parameters of a kernel's epilogue, derived from zero points and rule.
+//!
+//! With padding that holds z_X, the accumulator of R4 splits into a dot product of raw codes and terms that
+//! are known beforehand, K being the number of products:
+//!
+//! ```text
+//! Σ (x − z_X)(w − z_W) = Σ x·w  − z_X · (Σ w − K·z_W)  − z_W · Σ x
+//!                        kernel   initial value           row sums, only where z_W ≠ 0
+//! ```
+//!
+//! Signed inputs are read as x + 128: then z_X + 128 takes the place of z_X. All sums wrap in int32, so the
+//! order of the terms does not matter.
+
+use crate::pack::Order;
+use alloc::vec::Vec;
+use qexact_reference::requantize::{Bias, F32Mul, Overflow, Rule};
+use qexact_reference::{CodeType, Layer};
+
+/// What a tile does with its accumulators; a constant parameter of the kernels.
+pub(crate) type Store = u8;
+/// R6: store codes.
+pub(crate) const CODES: Store = 0;
+/// R9: store real numbers.
+pub(crate) const REALS: Store = 1;
+/// Store accumulators.
+pub(crate) const ACCUMULATORS: Store = 2;
+
+/// The parameters of a layer's epilogue; vectors are indexed by position in the panels.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Epilogue {
+    /// Accumulators start here: zero points and an int32 bias.
+    pub initial: Vec<i32>,
+    /// z_W, or empty where all are 0.
+    pub weight_zero_point: Vec<i32>,
+    /// R6: the multiplier; R9: the scale.
+    pub multiplier: Vec<f32>,
+    /// R8b, R8c, R9: the float bias, or empty where there is none.
+    pub bias: Vec<f32>,
+    /// R8: factor of the bias, 1 for an addend (a fused multiply-add with factor 1 is a sum).
+    pub reciprocal: Vec<f32>,
+    /// R6: added after rounding; like `lo` and `hi`, in codes that signed outputs shift up by 128.
+    pub zero_point: i16,
+    /// R6: smallest code.
+    pub lo: u8,
+    /// R6: largest code.
+    pub hi: u8,
+    /// 0x80 where the output is signed: turns shifted codes into signed ones.
+    pub flip: u8,
+    /// R9: multiply and add with one rounding.
+    pub fused: bool,
+    /// R9: nothing below zero.
+    pub relu: bool,
+}
+
+impl Epilogue {
+    /// Parameters for a layer's zero point and rule.
+    pub(crate) fn new(
+        order: &Order,
+        input: CodeType,
+        input_zero_point: i32,
+        sums: &ColumnSums,
+        rule: &Rule,
+    ) -> Epilogue {
+        let at = |f: &dyn Fn(usize) -> f32| order.iter().map(|c| c.map_or(0.0, f)).collect::<Vec<f32>>();
+        let x_zero = if input.is_signed() { input_zero_point + 128 } else { input_zero_point };
+        let mut e = Epilogue {
+            initial: order
+                .iter()
+                .map(|c| c.map_or(0, |c| sums.shifted[c].wrapping_mul(x_zero).wrapping_neg()))
+                .collect(),
+            ..Epilogue::default()
+        };
+        if sums.zero_points.iter().any(|&z| z != 0) {
+            e.weight_zero_point = order.iter().map(|c| c.map_or(0, |c| sums.zero_points[c])).collect();
+        }
+        match rule {
+            Rule::F32Mul(rule) => {
+                e.multiplier = at(&|c| rule.multiplier(c));
+                match rule.bias() {
+                    Bias::None => {}
+                    Bias::I32(bias) => {
+                        for (initial, channel) in e.initial.iter_mut().zip(order) {
+                            let bias = channel.map_or(0, |c| one_or(bias, c));
+                            *initial = initial.wrapping_add(bias);
+                        }
+                    }
+                    Bias::Addend(addend) => {
+                        e.bias = at(&|c| one_or(addend, c));
+                        e.reciprocal = at(&|_| 1.0);
+                    }
+                    Bias::Fused { bias, reciprocal } => {
+                        e.bias = at(&|c| one_or(bias, c));
+                        e.reciprocal = at(&|c| one_or(reciprocal, c));
+                    }
+                }
+                let shift = if rule.output().is_signed() { 128 } else { 0 };
+                e.zero_point = (rule.zero_point() + shift) as i16;
+                [e.lo, e.hi] = rule.clamp().map(|bound| (bound + shift) as u8);
+                e.flip = shift as u8;
+            }
+            Rule::F32Out(rule) => {
+                e.multiplier = at(&|c| one_or(&rule.scale, c));
+                if !rule.bias.is_empty() {
+                    e.bias = at(&|c| one_or(&rule.bias, c));
+                }
+                (e.fused, e.relu) = (rule.fused, rule.relu);
+            }
+            _ => {}
+        }
+        e
+    }
+}
+
+fn one_or<T: Copy>(parameter: &[T], channel: usize) -> T {
+    if parameter.len() == 1 { parameter[0] } else { parameter[channel] }
+}
+
+/// What packing keeps of the weights, so that zero point and rule may still change.
+#[derive(Clone, Debug)]
+pub(crate) struct ColumnSums {
+    /// `Σ w − K·z_W` of each output channel.
+    shifted: Vec<i32>,
+    /// z_W of each output channel.
+    zero_points: Vec<i32>,
+    /// `Σ max(0, w − z_W)` and `Σ max(0, z_W − w)` of each output channel.
+    parts: Vec<[i64; 2]>,
+}
+
+impl ColumnSums {
+    pub(crate) fn of(layer: &Layer<'_>) -> ColumnSums {
+        let depth = layer.shape().depth();
+        let mut sums = ColumnSums { shifted: Vec::new(), zero_points: Vec::new(), parts: Vec::new() };
+        for (channel, weights) in layer.weight().chunks_exact(depth).enumerate() {
+            let zero = layer.weight_zero_point(channel);
+            let differences = || weights.iter().map(|&w| i64::from(i32::from(w) - zero));
+            sums.shifted.push(differences().sum::<i64>() as i32);
+            sums.zero_points.push(zero);
+            sums.parts.push([differences().filter(|d| *d > 0).sum(), -differences().filter(|d| *d < 0).sum::<i64>()]);
+        }
+        sums
+    }
+
+    /// The largest |accumulator| that any input can produce, before wrapping: positive weights meet the
+    /// largest code and negative ones the smallest, or the reverse.
+    pub(crate) fn accumulator_bound(&self, input: CodeType, input_zero_point: i32) -> i64 {
+        let (above, below) = (i64::from(input.hi() - input_zero_point), i64::from(input_zero_point - input.lo()));
+        let extremes = |[positive, negative]: &[i64; 2]| {
+            (positive * above + negative * below).max(positive * below + negative * above)
+        };
+        self.parts.iter().map(extremes).max().unwrap_or(0)
+    }
+}
+
+/// How a kernel finishes a tile: with the rule built in, or with accumulators that the reference's rule finishes.
+pub(crate) fn store_for(rule: &Rule, channels: usize, accumulator_bound: i64) -> Option<Store> {
+    match rule {
+        Rule::F32Mul(rule) => match rule.overflow_mode() {
+            Overflow::Convert => Some(CODES),
+            // Where nothing can overflow, clamping before or after rounding is the same.
+            Overflow::ClampFirst if fits_i32(rule, channels, accumulator_bound) => Some(CODES),
+            Overflow::ClampFirst => None,
+        },
+        Rule::F32Out(_) => Some(REALS),
+        Rule::Accumulator => Some(ACCUMULATORS),
+        _ => None,
+    }
+}
+
+/// Whether no accumulator within the bound scales to a number outside the int32 range (or to NaN).
+fn fits_i32(rule: &F32Mul, channels: usize, accumulator_bound: i64) -> bool {
+    (0..channels).all(|c| {
+        let bias = match rule.bias() {
+            Bias::None => 0.0,
+            Bias::I32(bias) => f64::from(one_or(bias, c)),
+            Bias::Addend(addend) => f64::from(one_or(addend, c)),
+            Bias::Fused { bias, reciprocal } => f64::from(one_or(bias, c)) * f64::from(one_or(reciprocal, c)),
+        };
+        let sum = accumulator_bound as f64 + bias.abs();
+        // An int32 bias must not wrap; three f32 roundings grow a product by less than one part in 2^20.
+        let limit = 2147483648.0 * (1.0 - 1.0 / 1048576.0);
+        let wraps = matches!(rule.bias(), Bias::I32(_)) && sum >= limit;
+        !wraps && sum * f64::from(rule.multiplier(c)).abs() < limit
+    })
+}
