@@ -291,3 +291,29 @@ fn the_accumulator_bound_is_reached() {
         assert_eq!(bound, -i64::from(layer.accumulator(&[255u8; 50], 0, 1)));
     }
 }
+
+/// A dot product that saturates in 32 bits (VPDPBUSDS) would be right for everything but this.
+#[test]
+fn accumulators_wrap_and_do_not_saturate() {
+    let rule = Rule::Accumulator;
+    let k = 140_000;
+    let weight = [vec![-128i8; k], vec![127; k]].concat();
+    let parts = LayerParts {
+        shape: qexact_reference::Linear { rows: 2, in_features: k, out_features: 2 }.into(),
+        input: CodeType::U8,
+        input_zero_point: 0,
+        weight: &weight,
+        weight_zero_point: &[0],
+        rule: &rule,
+    };
+    let layer = Layer::new(parts).unwrap();
+    let input = vec![255u8; 2 * k];
+    let want = [-128i64, 127].map(|w| (w * 255 * k as i64) as i32);
+    for isa in Isa::available() {
+        let plan = Plan::new(&layer, isa).unwrap();
+        let mut y = [0; 4];
+        plan.run(&plan.region(2).unwrap(), Input::U8(&input), Output::I32(&mut y), &mut plan.scratch()).unwrap();
+        assert_eq!(y, [want, want].concat()[..], "{isa} {}", plan.kernel());
+        assert!(plan.accumulator_bound().is_none_or(|bound| bound > 1 << 31));
+    }
+}
