@@ -1,4 +1,4 @@
-//! Linear and convolution layers, recorded from PyTorch's fbgemm engine.
+//! Linear and convolution layers, recorded from PyTorch's fbgemm engine, with and without VNNI.
 
 use super::error::{Part, Problem};
 use super::file::{Case, Scalar};
@@ -8,6 +8,7 @@ use crate::explain;
 use qexact_kernels::{Isa, Plan};
 use qexact_reference::layer::LayerParts;
 use qexact_reference::preset::{Scales, WeightScale, fbgemm};
+use qexact_reference::saturation::Machine;
 use qexact_reference::{Axis, CodeType, Conv, Error, Input, Layer, Linear, Output, Rule, layout};
 use serde::de::DeserializeOwned;
 
@@ -24,8 +25,8 @@ struct Recording {
     weight_zero_point: Vec<i32>,
     rule: Rule,
     output: [Recorded; 1],
-    /// Nothing about the kernel's axes keeps the runtime from adding pairs of products in 16 bits.
-    pairs_may_saturate: bool,
+    /// What it was recorded on, if it may add pairs of products in 16 bits.
+    machine: Option<Machine>,
 }
 
 /// A layer and the logical shapes of its tensors.
@@ -35,11 +36,20 @@ struct Geometry {
     input: Vec<usize>,
     weight: Vec<usize>,
     output: Vec<usize>,
-    pairs_may_saturate: bool,
+    machine: Option<Machine>,
 }
 
 /// `x` [M, K], `w` [N, K], `y` [M, N].
 pub(super) fn fbgemm_linear(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    linear(case, Machine::FbgemmDepthwise)
+}
+
+/// [`fbgemm_linear`] on a machine without VNNI.
+pub(super) fn fbgemm_avx2_linear(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    linear(case, Machine::FbgemmWithoutVnni)
+}
+
+fn linear(case: &mut Case<'_>, machine: Machine) -> Result<Box<dyn Operator>, Problem> {
     let input = case.dims("x", &["rows", "in_features"])?;
     let out_features = case.dims("w", &["out_features", "in_features"])?[0];
     let linear = Linear { rows: input[0], in_features: input[1], out_features };
@@ -51,13 +61,22 @@ pub(super) fn fbgemm_linear(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Pr
         weight: vec![out_features, input[1]],
         output: vec![input[0], out_features],
         input,
-        pairs_may_saturate: false,
+        machine: Some(machine),
     };
     recording(case, geometry)
 }
 
 /// `x` [N, C, spatial…], `w` [O, C / groups, kernel…], `y` [N, O, spatial…] over `AXES` spatial axes.
 pub(super) fn fbgemm_conv<const AXES: usize>(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    conv::<AXES>(case, Machine::FbgemmDepthwise)
+}
+
+/// [`fbgemm_conv`] on a machine without VNNI.
+pub(super) fn fbgemm_avx2_conv<const AXES: usize>(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    conv::<AXES>(case, Machine::FbgemmWithoutVnni)
+}
+
+fn conv<const AXES: usize>(case: &mut Case<'_>, machine: Machine) -> Result<Box<dyn Operator>, Problem> {
     let spatial = &["depth", "height", "width"][3 - AXES..];
     let input = case.dims("x", &[&["batch", "channels"], spatial].concat())?;
     let weight = case.dims("w", &[&["out_channels", "channels / groups"], spatial].concat())?;
@@ -90,14 +109,14 @@ pub(super) fn fbgemm_conv<const AXES: usize>(case: &mut Case<'_>) -> Result<Box<
         output: [&[input[0], weight[0]], &extents[3 - AXES..]].concat(),
         input,
         // A three-dimensional kernel is on the depthwise path only if no extent is 1; two dimensions have no third.
-        pairs_may_saturate: AXES < 3 || axes[0].kernel > 1,
+        machine: (machine != Machine::FbgemmDepthwise || AXES < 3 || axes[0].kernel > 1).then_some(machine),
     };
     recording(case, geometry)
 }
 
 /// The parts that all layers have.
 fn recording(case: &mut Case<'_>, geometry: Geometry) -> Result<Box<dyn Operator>, Problem> {
-    let Geometry { description, shape, input, weight, output, pairs_may_saturate } = geometry;
+    let Geometry { description, shape, input, weight, output, machine } = geometry;
     let channels = shape.out_channels;
     let x = case.tensor("x", &input)?;
     let w = case.tensor("w", &weight)?;
@@ -127,7 +146,7 @@ fn recording(case: &mut Case<'_>, geometry: Geometry) -> Result<Box<dyn Operator
         weight_zero_point,
         rule: Rule::F32Mul(rule),
         output: [Recorded::take::<u8>(case, "y", output)?],
-        pairs_may_saturate,
+        machine,
     };
     recording.layer().map_err(Problem::refused("layer"))?;
     Ok(Box::new(recording))
@@ -190,7 +209,7 @@ impl Operator for Recording {
         Explanation {
             accumulator: Some(accumulator),
             tie: explain::rounding_tie(&self.rule, accumulator, channel),
-            saturated: self.pairs_may_saturate.then(|| explain::saturated(&layer, &self.input, row, channel)).flatten(),
+            saturated: self.machine.and_then(|m| explain::saturated(m, &layer, &self.input, row, channel)),
         }
     }
 }

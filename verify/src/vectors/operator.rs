@@ -73,11 +73,13 @@ pub(super) struct Explanation {
 pub(super) type Parse = fn(&mut Case<'_>) -> Result<Box<dyn Operator>, Problem>;
 
 /// Dialect, operator and how to read a case.
-const OPERATORS: [(&str, &str, Parse); 8] = [
+const OPERATORS: [(&str, &str, Parse); 10] = [
     ("fbgemm", "linear", layer::fbgemm_linear),
     ("fbgemm", "conv1d", layer::fbgemm_conv::<1>),
     ("fbgemm", "conv2d", layer::fbgemm_conv::<2>),
     ("fbgemm", "conv3d", layer::fbgemm_conv::<3>),
+    ("fbgemm_avx2", "linear", layer::fbgemm_avx2_linear),
+    ("fbgemm_avx2", "conv2d", layer::fbgemm_avx2_conv::<2>),
     ("aten", "quantize_per_tensor", quantize::per_tensor),
     ("aten", "max_pool2d", pool::max),
     ("aten", "avg_pool2d", pool::average),
