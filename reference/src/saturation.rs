@@ -237,8 +237,8 @@ mod tests {
         let layer = Layer::new(parts).unwrap();
         let x = [255; 12];
         let got = in_pairs(&layer, &x, 0, 0);
-        let exact = 255 * (3 + 254 - 256);
-        assert_eq!(got.accumulator, exact + (32767 - 255 * 254) + (-32768 + 255 * 256));
+        // The weights of this channel sum to 1.
+        assert_eq!(got.accumulator, 255 + (32767 - 255 * 254) + (-32768 + 255 * 256));
         let pair = Pair { positions: [2, 3], input: [255; 2], weight: [127; 2], sum: 255 * 254 };
         assert_eq!((got.pair, got.pairs), (Some(pair), 2));
         // The second group: pairs (127, 127), (0, 127), (127, 127).

@@ -403,7 +403,7 @@ fn row_and_channel(layer: &LayerNode, at: usize) -> (usize, usize) {
 }
 
 /// The codes that a layer reads, in the order in which it reads them.
-fn layer_input(layer: &LayerNode, input: &Tensor) -> Vec<u8> {
+pub(crate) fn layer_input(layer: &LayerNode, input: &Tensor) -> Vec<u8> {
     let data = if layer.is_linear() { input.data() } else { input.channels_last() };
     match data.as_ref() {
         Data::U8(codes) => codes.clone(),
