@@ -1,12 +1,13 @@
 //! `qexact analyze`: what is called safe never saturates, what is not does.
 
 use qexact_kernels::Isa;
-use qexact_model::Export;
+use qexact_model::{Data, Export, Operator, open};
 use qexact_reference::layer::LayerParts;
-use qexact_reference::saturation::in_pairs;
+use qexact_reference::saturation::{Machine, in_pairs};
 use qexact_reference::{CodeType, Conv, Layer, Linear, Rule};
 use qexact_verify::analyze::{Pairs, Verdict, analyze};
-use qexact_verify::network::{Options, verify};
+use qexact_verify::explain::{self, Reason};
+use qexact_verify::network::{NodeReport, Options, verify};
 use quickcheck::QuickCheck;
 use std::path::Path;
 
@@ -119,10 +120,64 @@ fn the_edges_of_safety() {
     assert_eq!(holds(shape, &[127, 127], [0, 255], 10, &[vec![255], vec![0]]), Verdict::CanSaturate);
 }
 
+fn odd() -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/networks/odd.safetensors")).unwrap()
+}
+
+/// A recording of a linear layer that saturated, its CPU with VNNI or without, in the eyes of `verify`.
+fn token_fc(saturated: bool, vnni: bool) -> NodeReport {
+    const NODE: &str = "token_fc";
+    let mut bytes = odd();
+    if saturated {
+        let export = Export::from_bytes(&bytes).unwrap();
+        let node = export.network.nodes().iter().find(|node| node.name == NODE).unwrap();
+        let Operator::Layer(layer) = &node.operator else { unreachable!("a linear layer") };
+        let input = export.recording.as_ref().unwrap().value(node.input).unwrap();
+        let Data::U8(codes) = input.data().into_owned() else { unreachable!("u8 codes") };
+        let tensor = format!("record.{}", export.network.values()[node.output].name);
+        let view = open(&bytes).unwrap().tensor(&tensor).unwrap().data().as_ptr() as usize;
+        let at = view - bytes.as_ptr() as usize;
+        let channels = layer.shape().out_channels;
+        for output in 0..codes.len() / layer.shape().in_channels * channels {
+            let (row, channel) = (output / channels, output % channels);
+            let machine = explain::saturated(Machine::FbgemmWithoutVnni, &layer.layer(), &codes, row, channel);
+            bytes[at + output] = machine.map_or(bytes[at + output], |machine| machine.code as u8);
+        }
+    }
+    if !vnni {
+        let (from, to) = (b"avx512_vnni", b"avx512_none");
+        let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+        bytes[at..at + to.len()].copy_from_slice(to);
+    }
+    let export = Export::from_bytes(&bytes).unwrap();
+    let options = Options { isas: vec![Isa::REFERENCE], strict: false };
+    let report = verify("odd", &export, &options, |_, _| ()).unwrap();
+    report.nodes.into_iter().find(|node| node.name == NODE).unwrap()
+}
+
+#[test]
+fn verify_excuses_pairs_along_k_unless_the_recording_had_vnni() {
+    let changed = analyze("odd", &Export::from_bytes(&odd()).unwrap())
+        .layers
+        .into_iter()
+        .find_map(|layer| (layer.name == "token_fc").then_some(layer.recorded.unwrap().changed))
+        .unwrap();
+    assert!(changed > 0);
+    for (saturated, vnni, expected) in
+        [(false, true, (0, 0)), (false, false, (0, 0)), (true, true, (0, changed)), (true, false, (changed, 0))]
+    {
+        let node = token_fc(saturated, vnni);
+        assert_eq!((node.saturated, node.differences), expected, "saturated {saturated}, VNNI {vnni}");
+        if expected.0 > 0 {
+            let Some(Reason::PairSaturation(why)) = node.first_saturated.unwrap().reason else { panic!("no reason") };
+            assert_eq!(why.machine, "fbgemm without VNNI");
+        }
+    }
+}
+
 #[test]
 fn recorded_outputs_are_counted_as_verify_finds_them() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/networks/odd.safetensors");
-    let export = Export::read(&path).unwrap();
+    let export = Export::from_bytes(&odd()).unwrap();
     let analysis = analyze("odd", &export);
     let report = verify("odd", &export, &Options { isas: vec![Isa::REFERENCE], strict: false }, |_, _| ()).unwrap();
     let mut saturated = 0;

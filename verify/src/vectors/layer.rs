@@ -30,93 +30,98 @@ struct Recording {
 }
 
 /// A layer and the logical shapes of its tensors.
-struct Geometry {
-    description: String,
-    shape: Conv,
-    input: Vec<usize>,
-    weight: Vec<usize>,
-    output: Vec<usize>,
-    machine: Option<Machine>,
+pub(super) struct Geometry {
+    pub(super) description: String,
+    pub(super) shape: Conv,
+    pub(super) input: Vec<usize>,
+    pub(super) weight: Vec<usize>,
+    pub(super) output: Vec<usize>,
 }
 
-/// `x` [M, K], `w` [N, K], `y` [M, N].
+/// [`Geometry::linear`] on a CPU with VNNI.
 pub(super) fn fbgemm_linear(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    linear(case, Machine::FbgemmDepthwise)
+    let geometry = Geometry::linear(case)?;
+    recording(case, geometry, Machine::FbgemmDepthwise)
 }
 
-/// [`fbgemm_linear`] on a machine without VNNI.
-pub(super) fn fbgemm_avx2_linear(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    linear(case, Machine::FbgemmWithoutVnni)
-}
-
-fn linear(case: &mut Case<'_>, machine: Machine) -> Result<Box<dyn Operator>, Problem> {
-    let input = case.dims("x", &["rows", "in_features"])?;
-    let out_features = case.dims("w", &["out_features", "in_features"])?[0];
-    let linear = Linear { rows: input[0], in_features: input[1], out_features };
-    let shape = Conv::from(linear);
-    shape.validate().map_err(Problem::refused("shape"))?;
-    let geometry = Geometry {
-        description: linear.to_string(),
-        shape,
-        weight: vec![out_features, input[1]],
-        output: vec![input[0], out_features],
-        input,
-        machine: Some(machine),
-    };
-    recording(case, geometry)
-}
-
-/// `x` [N, C, spatial…], `w` [O, C / groups, kernel…], `y` [N, O, spatial…] over `AXES` spatial axes.
+/// [`Geometry::conv`] on a CPU with VNNI.
 pub(super) fn fbgemm_conv<const AXES: usize>(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    conv::<AXES>(case, Machine::FbgemmDepthwise)
+    let geometry = Geometry::conv::<AXES>(case)?;
+    recording(case, geometry, Machine::FbgemmDepthwise)
 }
 
-/// [`fbgemm_conv`] on a machine without VNNI.
+/// [`Geometry::linear`] on a machine without VNNI.
+pub(super) fn fbgemm_avx2_linear(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let geometry = Geometry::linear(case)?;
+    recording(case, geometry, Machine::FbgemmWithoutVnni)
+}
+
+/// [`Geometry::conv`] on a machine without VNNI.
 pub(super) fn fbgemm_avx2_conv<const AXES: usize>(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    conv::<AXES>(case, Machine::FbgemmWithoutVnni)
+    let geometry = Geometry::conv::<AXES>(case)?;
+    recording(case, geometry, Machine::FbgemmWithoutVnni)
 }
 
-fn conv<const AXES: usize>(case: &mut Case<'_>, machine: Machine) -> Result<Box<dyn Operator>, Problem> {
-    let spatial = &["depth", "height", "width"][3 - AXES..];
-    let input = case.dims("x", &[&["batch", "channels"], spatial].concat())?;
-    let weight = case.dims("w", &[&["out_channels", "channels / groups"], spatial].concat())?;
-    let [stride, padding, dilation] =
-        [case.extents("stride", AXES)?, case.extents("padding", AXES)?, case.extents("dilation", AXES)?];
-    let mut axes = [Axis::UNIT; 3];
-    for (i, axis) in axes[3 - AXES..].iter_mut().enumerate() {
-        *axis = Axis {
-            input: input[2 + i],
-            kernel: weight[2 + i],
-            stride: stride[i],
-            padding: [padding[i]; 2],
-            dilation: dilation[i],
-        };
+impl Geometry {
+    /// `x` [M, K], `w` [N, K], `y` [M, N].
+    pub(super) fn linear(case: &mut Case<'_>) -> Result<Geometry, Problem> {
+        let input = case.dims("x", &["rows", "in_features"])?;
+        let out_features = case.dims("w", &["out_features", "in_features"])?[0];
+        let linear = Linear { rows: input[0], in_features: input[1], out_features };
+        let shape = Conv::from(linear);
+        shape.validate().map_err(Problem::refused("shape"))?;
+        Ok(Geometry {
+            description: linear.to_string(),
+            shape,
+            weight: vec![out_features, input[1]],
+            output: vec![input[0], out_features],
+            input,
+        })
     }
-    let groups = case.field("groups", "an integer of at least 1")?;
-    let shape = Conv { batch: input[0], in_channels: input[1], out_channels: weight[0], groups, axes };
-    shape.validate().map_err(Problem::refused("shape, stride, padding, dilation and groups"))?;
-    // Validation has shown that this fits.
-    let padded = shape.axes.iter().map(|a| a.input + a.padding[0] + a.padding[1]).product::<usize>();
-    if padded * shape.in_channels > LARGEST_IMAGE {
-        let expected = format_args!("a padded image of at most {LARGEST_IMAGE} codes");
-        return Err(Problem::wrong(Part::Field, "padding", format_args!("{padding:?}"), expected));
+
+    /// `x` [N, C, spatial…], `w` [O, C / groups, kernel…], `y` [N, O, spatial…] over `AXES` spatial axes.
+    pub(super) fn conv<const AXES: usize>(case: &mut Case<'_>) -> Result<Geometry, Problem> {
+        let spatial = &["depth", "height", "width"][3 - AXES..];
+        let input = case.dims("x", &[&["batch", "channels"], spatial].concat())?;
+        let weight = case.dims("w", &[&["out_channels", "channels / groups"], spatial].concat())?;
+        let [stride, padding, dilation] =
+            [case.extents("stride", AXES)?, case.extents("padding", AXES)?, case.extents("dilation", AXES)?];
+        let mut axes = [Axis::UNIT; 3];
+        for (i, axis) in axes[3 - AXES..].iter_mut().enumerate() {
+            *axis = Axis {
+                input: input[2 + i],
+                kernel: weight[2 + i],
+                stride: stride[i],
+                padding: [padding[i]; 2],
+                dilation: dilation[i],
+            };
+        }
+        let groups = case.field("groups", "an integer of at least 1")?;
+        let shape = Conv { batch: input[0], in_channels: input[1], out_channels: weight[0], groups, axes };
+        shape.validate().map_err(Problem::refused("shape, stride, padding, dilation and groups"))?;
+        // Validation has shown that this fits.
+        let padded = shape.axes.iter().map(|a| a.input + a.padding[0] + a.padding[1]).product::<usize>();
+        if padded * shape.in_channels > LARGEST_IMAGE {
+            let expected = format_args!("a padded image of at most {LARGEST_IMAGE} codes");
+            return Err(Problem::wrong(Part::Field, "padding", format_args!("{padding:?}"), expected));
+        }
+        let extents = shape.output_extents().map_err(Problem::refused("shape"))?;
+        Ok(Geometry {
+            description: shape.to_string(),
+            shape,
+            weight: [&[weight[0], shape.group_inputs()], &weight[2..]].concat(),
+            output: [&[input[0], weight[0]], &extents[3 - AXES..]].concat(),
+            input,
+        })
     }
-    let extents = shape.output_extents().map_err(Problem::refused("shape"))?;
-    let geometry = Geometry {
-        description: shape.to_string(),
-        shape,
-        weight: [&[weight[0], shape.group_inputs()], &weight[2..]].concat(),
-        output: [&[input[0], weight[0]], &extents[3 - AXES..]].concat(),
-        input,
-        // A three-dimensional kernel is on the depthwise path only if no extent is 1; two dimensions have no third.
-        machine: (machine != Machine::FbgemmDepthwise || AXES < 3 || axes[0].kernel > 1).then_some(machine),
-    };
-    recording(case, geometry)
 }
 
 /// The parts that all layers have.
-fn recording(case: &mut Case<'_>, geometry: Geometry) -> Result<Box<dyn Operator>, Problem> {
-    let Geometry { description, shape, input, weight, output, machine } = geometry;
+fn recording(case: &mut Case<'_>, geometry: Geometry, machine: Machine) -> Result<Box<dyn Operator>, Problem> {
+    let Geometry { description, shape, input, weight, output } = geometry;
+    // A three-dimensional kernel is on the depthwise path only if no extent is 1; two dimensions have no third.
+    let flat = input.len() == 5 && shape.axes[0].kernel == 1;
+    let machine = (machine != Machine::FbgemmDepthwise || !flat).then_some(machine);
     let channels = shape.out_channels;
     let x = case.tensor("x", &input)?;
     let w = case.tensor("w", &weight)?;
@@ -216,7 +221,7 @@ impl Operator for Recording {
 
 /// A parameter of the weights: a field for all of them, or a tensor with one element an output channel. Tells
 /// which it is.
-fn one_or_each<T: Scalar + DeserializeOwned>(
+pub(super) fn one_or_each<T: Scalar + DeserializeOwned>(
     case: &mut Case<'_>,
     name: &str,
     channels: usize,

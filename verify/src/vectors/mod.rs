@@ -12,6 +12,7 @@ mod error;
 mod file;
 mod layer;
 mod operator;
+mod ort_avx2;
 mod pool;
 mod quantize;
 mod report;
@@ -85,7 +86,15 @@ mod tests {
     /// what its machine computes.
     #[test]
     fn every_output_is_what_its_machine_computes() {
-        for name in ["fbgemm.conv2d", "fbgemm.conv3d", "fbgemm_avx2.linear", "fbgemm_avx2.conv2d"] {
+        for name in [
+            "fbgemm.conv2d",
+            "fbgemm.conv3d",
+            "fbgemm_avx2.linear",
+            "fbgemm_avx2.conv2d",
+            "ort_avx2.QGemm",
+            "ort_avx2.QLinearMatMul",
+            "ort_avx2.QLinearConv2d",
+        ] {
             let path = format!("{}/../fixtures/vectors/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
             let bytes = std::fs::read(path).unwrap();
             let content = file::File::parse(&bytes).unwrap();
