@@ -348,6 +348,10 @@ impl fmt::Display for Analysis {
             rows.add_row(row);
         }
         writeln!(f, "{rows}")?;
+        writeln!(
+            f,
+            "exact: not added in 16 bits there; safe: proven to fit, by the range of the codes or by the weights"
+        )?;
         for LayerAnalysis { name, codes: [lo, hi], pairs, .. } in &self.layers {
             let Some(w) = &pairs.worst else { continue };
             let ([k0, k1], [x0, x1], [w0, w1]) = (w.positions, w.input, w.weight);

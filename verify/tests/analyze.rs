@@ -176,6 +176,30 @@ fn verify_excuses_pairs_along_k_unless_the_recording_had_vnni() {
 }
 
 #[test]
+fn recorded_codes_lie_in_the_range_that_was_proven() {
+    let (mut raised, mut layers) = (0, 0);
+    for directory in ["../fixtures/networks", "networks"] {
+        for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(directory)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "safetensors") {
+                continue;
+            }
+            let export = Export::read(&path).unwrap();
+            for layer in analyze("network", &export).layers {
+                let node = export.network.nodes().iter().find(|node| node.name == layer.name).unwrap();
+                let input = export.recording.as_ref().unwrap().value(node.input).unwrap();
+                let Data::U8(codes) = input.data().into_owned() else { unreachable!("u8 codes") };
+                let [lo, hi] = layer.codes;
+                assert!(codes.iter().all(|&code| (lo..=hi).contains(&code.into())), "{} {lo}..{hi}", layer.name);
+                raised += usize::from(lo > 0);
+                layers += 1;
+            }
+        }
+    }
+    assert!(raised > 0 && layers > 20, "{raised} of {layers} layers follow a ReLU with a zero point above 0");
+}
+
+#[test]
 fn recorded_outputs_are_counted_as_verify_finds_them() {
     let export = Export::from_bytes(&odd()).unwrap();
     let analysis = analyze("odd", &export);
