@@ -1,6 +1,7 @@
 //! Why an output differs from a recording.
 
-use qexact_reference::saturation::{Pair, fbgemm_depthwise, fbgemm_takes_depthwise};
+use qexact_model::document::Producer;
+use qexact_reference::saturation::{Machine, Pair, in_pairs};
 use qexact_reference::{Layer, Rule};
 use serde::Serialize;
 use std::fmt;
@@ -21,8 +22,12 @@ pub enum Reason {
 /// The first pair of products that saturated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Saturation {
-    /// Positions of the pair among the taps.
-    pub taps: [usize; 2],
+    /// Name of the machine that does so.
+    pub machine: &'static str,
+    /// How many pairs of this output saturated.
+    pub pairs: usize,
+    /// Positions of the first of them along K: taps, then channels of the group, channels fastest.
+    pub positions: [usize; 2],
     /// Codes of the input.
     pub input: [i32; 2],
     /// Codes of the weights.
@@ -38,8 +43,17 @@ impl fmt::Display for Reason {
         match self {
             Reason::PairSaturation(s) => write!(
                 f,
-                "pair saturation: taps {} and {}, {}·{} + {}·{} = {} does not fit 16 bits; the runtime accumulated {}",
-                s.taps[0], s.taps[1], s.input[0], s.weight[0], s.input[1], s.weight[1], s.sum, s.accumulator
+                "pair saturation of {}: products {} and {}, {}·{} + {}·{} = {} does not fit 16 bits; the runtime \
+                 accumulated {}",
+                s.machine,
+                s.positions[0],
+                s.positions[1],
+                s.input[0],
+                s.weight[0],
+                s.input[1],
+                s.weight[1],
+                s.sum,
+                s.accumulator
             ),
             Reason::RoundingTie { scaled } => write!(f, "a rounding tie at {scaled}"),
         }
@@ -55,17 +69,42 @@ pub struct SaturatedOutput {
     pub saturation: Saturation,
 }
 
-/// What fbgemm stores for an output of a layer where one of its pairs of products saturates: `None` where none does,
-/// or where fbgemm adds them exactly.
-pub fn saturated(layer: &Layer<'_>, input: &[u8], row: usize, channel: usize) -> Option<SaturatedOutput> {
+/// The machines that may have made a recording, the least that explains it first.
+///
+/// fbgemm adds pairs along K in 16 bits where the CPU lacks AVX-512-VNNI, or where the environment told it to do
+/// without. Only a recording that says it had VNNI rules that out.
+pub fn machines(producer: &Producer) -> &'static [Machine] {
+    const WITH_VNNI: &[Machine] = &[Machine::FbgemmDepthwise];
+    const UNKNOWN: &[Machine] = &[Machine::FbgemmDepthwise, Machine::FbgemmWithoutVnni];
+    if producer.framework == "onnxruntime" {
+        return &[Machine::OnnxRuntimeWithoutVnni];
+    }
+    // The instruction sets of FBGEMM_ENABLE_INSTRUCTIONS with VNNI are AVX512_E1 and AVX512_E1_256.
+    let told = producer.cpu_capability.split_once("FBGEMM_ENABLE_INSTRUCTIONS=").map(|(_, told)| told.trim());
+    let vnni = match told {
+        Some(told) => told.to_ascii_uppercase().starts_with("AVX512_E1"),
+        None => producer.cpu_flags.iter().any(|flag| flag == "avx512_vnni" || flag == "avx512vnni"),
+    };
+    if vnni { WITH_VNNI } else { UNKNOWN }
+}
+
+/// What a machine stores for an output of a layer where one of its pairs of products saturates: `None` where none
+/// does, or where the machine adds them exactly.
+pub fn saturated(
+    machine: Machine,
+    layer: &Layer<'_>,
+    input: &[u8],
+    row: usize,
+    channel: usize,
+) -> Option<SaturatedOutput> {
     let Rule::F32Mul(rule) = layer.rule() else { return None };
-    if !fbgemm_takes_depthwise(layer.shape()) {
+    if !machine.pairs(layer) {
         return None;
     }
-    let machine = fbgemm_depthwise(layer, input, row, channel);
-    let Pair { taps, input, weight, sum } = machine.pair?;
-    let accumulator = machine.accumulator;
-    let saturation = Saturation { taps, input, weight, sum, accumulator };
+    let saturated = in_pairs(layer, input, row, channel);
+    let Pair { positions, input, weight, sum } = saturated.pair?;
+    let (accumulator, pairs) = (saturated.accumulator, saturated.pairs);
+    let saturation = Saturation { machine: machine.as_str(), pairs, positions, input, weight, sum, accumulator };
     Some(SaturatedOutput { code: rule.apply(accumulator, channel), saturation })
 }
 
@@ -74,4 +113,26 @@ pub fn rounding_tie(rule: &Rule, accumulator: i32, channel: usize) -> Option<Rea
     let Rule::F32Mul(rule) = rule else { return None };
     let scaled = rule.scaled(accumulator, channel);
     (scaled.is_finite() && scaled.fract().abs() == 0.5).then_some(Reason::RoundingTie { scaled })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_names_its_machine() {
+        let machines = |cpu_capability: &str, flags: &[&str]| {
+            let cpu_flags = flags.iter().map(ToString::to_string).collect();
+            let cpu_capability = cpu_capability.to_string();
+            machines(&Producer { cpu_capability, cpu_flags, ..Producer::default() }).len()
+        };
+        assert_eq!(machines("AVX512", &["avx2", "avx512_vnni"]), 1);
+        assert_eq!(machines("AVX512 FBGEMM_ENABLE_INSTRUCTIONS=AVX512_E1_256", &["avx2"]), 1);
+        assert_eq!(machines("AVX512 FBGEMM_ENABLE_INSTRUCTIONS=AVX2", &["avx2", "avx512_vnni"]), 2);
+        assert_eq!(machines("AVX512 FBGEMM_ENABLE_INSTRUCTIONS=AVX512", &["avx2", "avx512_vnni"]), 2);
+        assert_eq!(machines("AVX2", &["avx2"]), 2);
+        // fbgemm has no kernels for AVX-VNNI alone.
+        assert_eq!(machines("AVX2", &["avx2", "avx_vnni"]), 2);
+        assert_eq!(machines("", &[]), 2);
+    }
 }

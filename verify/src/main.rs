@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use qexact_kernels::{Isa, IsaName};
 use qexact_model::{Executor, Export, read_tensors, write_tensors};
+use qexact_verify::analyze::analyze;
 use qexact_verify::case::Case;
 use qexact_verify::inspect::inspect;
 use qexact_verify::{check, embedded, network, render, vectors};
@@ -59,6 +60,11 @@ enum Command {
     },
     /// Show layers, shapes, ranges, bytes, multiply-accumulates and the kernels chosen
     Inspect {
+        /// An exported network
+        export: PathBuf,
+    },
+    /// Prove which layers would saturate on machines that add pairs of products in 16 bits, and which never can
+    Analyze {
         /// An exported network
         export: PathBuf,
     },
@@ -123,6 +129,12 @@ fn run(cli: &Cli) -> Failable<bool> {
             let loaded = read(export)?;
             let executor = Executor::new(&loaded.network, cli.common.one_isa(&isas)?)?;
             let report = inspect(&file_name(export), &loaded, &executor);
+            print!("{report}");
+            cli.common.write_json(&report)?;
+            Ok(true)
+        }
+        Some(Command::Analyze { export }) => {
+            let report = analyze(&file_name(export), &read(export)?);
             print!("{report}");
             cli.common.write_json(&report)?;
             Ok(true)

@@ -11,6 +11,7 @@
 use crate::explain::{self, Reason, SaturatedOutput};
 use qexact_kernels::{Isa, IsaName};
 use qexact_model::{Data, Executor, Export, LayerNode, Network, Operator, Recording, RunError, Tensor};
+use qexact_reference::saturation::Machine;
 use serde::Serialize;
 use std::borrow::Cow;
 
@@ -171,7 +172,8 @@ pub fn verify(
     let reference = Executor::new(network, Isa::REFERENCE)?;
     let isas: Vec<Isa> = options.isas.iter().copied().filter(|&isa| isa != Isa::REFERENCE).collect();
     let executors = isas.iter().map(|&isa| Executor::new(network, isa)).collect::<Result<Vec<_>, _>>()?;
-    let mut run = Run { network, recording, reference, executors, nodes: Vec::new() };
+    let machines = explain::machines(&export.producer);
+    let mut run = Run { network, recording, machines, reference, executors, nodes: Vec::new() };
     run.nodes = (0..network.nodes().len()).map(|node| run.empty_report(node)).collect();
 
     let digest_samples = recording.full()..recording.samples();
@@ -217,6 +219,8 @@ pub fn verify(
 struct Run<'e> {
     network: &'e Network,
     recording: &'e Recording,
+    /// Those that may have made the recording.
+    machines: &'e [Machine],
     reference: Executor<'e>,
     executors: Vec<Executor<'e>>,
     nodes: Vec<NodeReport>,
@@ -288,8 +292,9 @@ impl Run<'_> {
         let comparison = Comparison::of(self.layer(node), &input, &want, &got);
         for at in comparison.differing() {
             let mut difference = comparison.describe(at);
-            let machine = comparison.saturated(at);
-            if let Some(machine) = machine.filter(|machine| difference.expected == Some(f64::from(machine.code))) {
+            let outputs = self.machines.iter().filter_map(|&machine| comparison.saturated(machine, at));
+            let recorded = |output: &SaturatedOutput| difference.expected == Some(f64::from(output.code));
+            if let Some(machine) = outputs.into_iter().find(recorded) {
                 difference.reason = Some(Reason::PairSaturation(machine.saturation));
                 saturated += 1;
                 first_saturated.get_or_insert(difference);
@@ -322,8 +327,12 @@ impl Run<'_> {
             self.kernels(node, sample, &input, &got)?;
             let want = self.recording.digests(graph_node.output)[sample - self.recording.full()];
             let equal = got.digests()[0] == want;
-            let machine = if equal { None } else { self.layer(node).and_then(|l| saturated_sample(l, &input, &got)) };
-            let excused = machine.filter(|machine| machine.digests()[0] == want);
+            let layer = self.layer(node).filter(|_| !equal);
+            let excused = layer.and_then(|layer| {
+                let samples =
+                    self.machines.iter().filter_map(|&machine| saturated_sample(machine, layer, &input, &got));
+                samples.into_iter().find(|sample| sample.digests()[0] == want)
+            });
             let report = &mut self.nodes[node];
             let judged = equal || excused.is_some();
             match excused {
@@ -394,7 +403,7 @@ fn row_and_channel(layer: &LayerNode, at: usize) -> (usize, usize) {
 }
 
 /// The codes that a layer reads, in the order in which it reads them.
-fn layer_input(layer: &LayerNode, input: &Tensor) -> Vec<u8> {
+pub(crate) fn layer_input(layer: &LayerNode, input: &Tensor) -> Vec<u8> {
     let data = if layer.is_linear() { input.data() } else { input.channels_last() };
     match data.as_ref() {
         Data::U8(codes) => codes.clone(),
@@ -443,11 +452,11 @@ impl<'c> Comparison<'c> {
         Difference { index, accumulator, expected, got, reason }
     }
 
-    /// The output at a position as a pair-saturating machine computes it, if that differs from the exact one.
-    fn saturated(&self, at: usize) -> Option<SaturatedOutput> {
+    /// The output at a position as a pair-saturating machine computes it, if one of its pairs saturates.
+    fn saturated(&self, machine: Machine, at: usize) -> Option<SaturatedOutput> {
         let (layer, codes) = self.layer.as_ref()?;
         let (row, channel) = row_and_channel(layer, at);
-        explain::saturated(&layer.layer(), codes, row, channel)
+        explain::saturated(machine, &layer.layer(), codes, row, channel)
     }
 }
 
@@ -459,17 +468,20 @@ fn element(data: &Data, at: usize) -> f64 {
     }
 }
 
-/// One sample of a layer's output as a pair-saturating machine computes it; `None` if that is the exact one.
-fn saturated_sample(layer: &LayerNode, input: &Tensor, exact: &Tensor) -> Option<Tensor> {
+/// One sample of a layer's output as a pair-saturating machine computes it; `None` if no pair saturates.
+fn saturated_sample(machine: Machine, layer: &LayerNode, input: &Tensor, exact: &Tensor) -> Option<Tensor> {
     let (codes, reference) = (layer_input(layer, input), layer.layer());
+    if !machine.pairs(&reference) {
+        return None;
+    }
     let mut data = exact.data().into_owned();
     let Data::U8(outputs) = &mut data else { return None };
     let mut any = false;
     for (at, output) in outputs.iter_mut().enumerate() {
         let (row, channel) = row_and_channel(layer, at);
-        if let Some(machine) = explain::saturated(&reference, &codes, row, channel) {
+        if let Some(saturated) = explain::saturated(machine, &reference, &codes, row, channel) {
             any = true;
-            *output = machine.code as u8;
+            *output = saturated.code as u8;
         }
     }
     if any { Tensor::new(exact.batch(), exact.shape().to_vec(), data) } else { None }

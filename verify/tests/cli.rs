@@ -94,6 +94,21 @@ fn json_reports_are_written() {
 }
 
 #[test]
+fn networks_are_analyzed() {
+    let json = file("analysis.json", b"");
+    let text = expect(0, &["analyze", SATURATED, "--json", &json]);
+    contains(&text, &["`depthwise3`: worst in channel ", "can saturate", "exact", "int32 bias", "recorded in full"]);
+    let report: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    let layers = report["layers"].as_array().unwrap();
+    let layer = layers.iter().find(|layer| layer["name"] == "depthwise3").unwrap();
+    assert_eq!(layer["machines"][0]["machine"], "fbgemm's depthwise path");
+    assert_eq!(layer["machines"][0]["verdict"], "can_saturate");
+    assert!(layer["recorded"]["saturated"].as_u64().unwrap() >= layer["recorded"]["changed"].as_u64().unwrap());
+    contains(&expect(2, &["analyze", "no such file"]), &["no such file"]);
+    contains(&expect(2, &["analyze", VECTORS]), &["no key `qexact`"]);
+}
+
+#[test]
 fn bad_files_and_usage_exit_with_2() {
     let good = std::fs::read(NETWORK).unwrap();
     let truncated = file("truncated.safetensors", &good[..good.len() / 2]);

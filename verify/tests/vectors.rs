@@ -8,11 +8,16 @@ use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 
 /// File, cases, outputs, and how many of them saturated in the recording.
-const FILES: [(&str, usize, usize, usize); 8] = [
+const FILES: [(&str, usize, usize, usize); 13] = [
     ("fbgemm.linear", 14, 2202, 0),
     ("fbgemm.conv1d", 10, 2004, 0),
     ("fbgemm.conv2d", 14, 10556, 1133),
     ("fbgemm.conv3d", 10, 57158, 3105),
+    ("fbgemm_avx2.linear", 14, 2202, 334),
+    ("fbgemm_avx2.conv2d", 14, 10556, 2140),
+    ("ort_avx2.QGemm", 13, 1934, 170),
+    ("ort_avx2.QLinearMatMul", 13, 1934, 167),
+    ("ort_avx2.QLinearConv2d", 12, 8680, 519),
     ("aten.quantize_per_tensor", 12, 4158, 0),
     ("aten.max_pool2d", 12, 7888, 0),
     ("aten.avg_pool2d", 12, 7888, 0),
@@ -79,8 +84,50 @@ fn saturated_pairs_excuse_outputs_one_by_one_and_strictly_none() {
     }
     let report = reference(&bytes("fbgemm.conv2d"), false);
     let text = "case12: 495 outputs saturated in the recording, the first y[0, 0, 0, 1]: recorded 127, exact 128, \
-                accumulator -2142; pair saturation: taps 0 and 1, 209·-90 + 209·-90 = -37620";
+                accumulator -2142; pair saturation of fbgemm's depthwise path: products 0 and 1, 209·-90 + 209·-90 = -37620";
     assert!(report.to_string().contains(text), "{report}");
+}
+
+#[test]
+fn without_vnni_the_same_cases_saturate_where_they_were_exact() {
+    for (with, without) in [("fbgemm.linear", "fbgemm_avx2.linear"), ("fbgemm.conv2d", "fbgemm_avx2.conv2d")] {
+        let renamed = edit(&bytes(without), |header| header["__metadata__"]["dialect"] = json!("fbgemm"));
+        let (with, without, renamed) = (
+            reference(&bytes(with), false),
+            reference(&bytes(without), false),
+            // The dialect names the machine; a machine with VNNI explains its depthwise path alone.
+            reference(&renamed, false),
+        );
+        for ((with, without), renamed) in with.cases.iter().zip(&without.cases).zip(&renamed.cases) {
+            let depthwise = without.description.contains("kh3ph1iw8") || without.description.contains("kh5ph2iw8");
+            assert_eq!(with.saturated > 0, depthwise, "{}", without.description);
+            if depthwise {
+                assert_eq!((with.saturated, renamed.saturated), (without.saturated, without.saturated));
+            } else {
+                assert_eq!((renamed.saturated, renamed.differences), (0, without.saturated));
+            }
+            if let Some(Reason::PairSaturation(s)) = without.first_saturated.as_ref().and_then(|first| first.reason) {
+                assert_eq!(s.machine, "fbgemm without VNNI");
+                assert_eq!((s.pairs > 0, s.positions[1]), (true, s.positions[0] + 1));
+            }
+        }
+    }
+}
+
+#[test]
+fn onnx_runtime_saturates_for_u8_by_i8_codes_alone() {
+    for name in ["ort_avx2.QGemm", "ort_avx2.QLinearMatMul", "ort_avx2.QLinearConv2d"] {
+        let bytes = bytes(name);
+        let (header, _) = header(&bytes);
+        let mut seen = [false; 2];
+        for (index, case) in reference(&bytes, false).cases.iter().enumerate() {
+            let dtype = |tensor: &str| header[format!("case{index:02}.{tensor}")]["dtype"].as_str().unwrap().to_owned();
+            let pairs = dtype("x") == "U8" && dtype("w") == "I8";
+            assert!(pairs || case.saturated == 0, "{name} {index}");
+            seen[usize::from(pairs)] = true;
+        }
+        assert_eq!(seen, [true; 2]);
+    }
 }
 
 /// The header, and where the data begins.
@@ -170,8 +217,8 @@ fn metadata_is_checked() {
     for (key, value, complaint) in [
         (
             "dialect",
-            json!("fbgemm_avx2"),
-            "operator `conv2d` of dialect `fbgemm_avx2` is not supported, expected one of fbgemm.linear,",
+            json!("fbgemm_avx3"),
+            "operator `conv2d` of dialect `fbgemm_avx3` is not supported, expected one of fbgemm.linear,",
         ),
         ("op", json!("conv4d"), "operator `conv4d` of dialect `fbgemm` is not supported"),
         ("op", Json::Null, "metadata key `op` is missing"),
@@ -253,6 +300,23 @@ fn fields_are_checked() {
             Some(json!(3)),
             "tensor `case00.w` is I8 [33, 3, 1, 3], expected I8 [33, 1",
         ),
+        (
+            "ort_avx2.QGemm",
+            "case02",
+            "w_zero_point",
+            Some(json!(256)),
+            "w_zero_point: weight zero point is 256, expected",
+        ),
+        ("ort_avx2.QGemm", "case02", "w_zero_point", Some(json!(i32::MIN)), "weight zero point is -2147483648"),
+        (
+            "ort_avx2.QGemm",
+            "case01",
+            "x_zero_point",
+            Some(json!(128)),
+            "zero point is 128, expected a value in -128..=127",
+        ),
+        ("ort_avx2.QGemm", "case01", "relu", Some(json!(true)), "field `relu` is not one that this operator has"),
+        ("ort_avx2.QLinearConv2d", "case00", "groups", Some(json!(2)), "is 3, expected a multiple of the 2 groups"),
         ("aten.quantize_per_tensor", "case00", "dtype", Some(json!("qint32")), "field `dtype` is `qint32`, expected"),
         (
             "aten.quantize_per_tensor",

@@ -137,7 +137,9 @@ mod tests {
             Ok(("liar".into(), vec![values(&self.kernel)]))
         }
         fn explain(&self, _tensor: usize, index: usize) -> Explanation {
-            let saturation = Saturation { taps: [0, 1], input: [255; 2], weight: [127; 2], sum: 64770, accumulator: 1 };
+            let (positions, input, weight) = ([0, 1], [255; 2], [127; 2]);
+            let (machine, sum, accumulator) = ("told", 64770, 1);
+            let saturation = Saturation { machine, pairs: 1, positions, input, weight, sum, accumulator };
             let saturated = (index != 0).then_some(SaturatedOutput { code: 7, saturation });
             Explanation { accumulator: Some(0), tie: None, saturated }
         }

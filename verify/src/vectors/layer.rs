@@ -1,4 +1,4 @@
-//! Linear and convolution layers, recorded from PyTorch's fbgemm engine.
+//! Linear and convolution layers, recorded from PyTorch's fbgemm engine, with and without VNNI.
 
 use super::error::{Part, Problem};
 use super::file::{Case, Scalar};
@@ -8,6 +8,7 @@ use crate::explain;
 use qexact_kernels::{Isa, Plan};
 use qexact_reference::layer::LayerParts;
 use qexact_reference::preset::{Scales, WeightScale, fbgemm};
+use qexact_reference::saturation::Machine;
 use qexact_reference::{Axis, CodeType, Conv, Error, Input, Layer, Linear, Output, Rule, layout};
 use serde::de::DeserializeOwned;
 
@@ -24,80 +25,103 @@ struct Recording {
     weight_zero_point: Vec<i32>,
     rule: Rule,
     output: [Recorded; 1],
-    /// Nothing about the kernel's axes keeps the runtime from adding pairs of products in 16 bits.
-    pairs_may_saturate: bool,
+    /// What it was recorded on, if it may add pairs of products in 16 bits.
+    machine: Option<Machine>,
 }
 
 /// A layer and the logical shapes of its tensors.
-struct Geometry {
-    description: String,
-    shape: Conv,
-    input: Vec<usize>,
-    weight: Vec<usize>,
-    output: Vec<usize>,
-    pairs_may_saturate: bool,
+pub(super) struct Geometry {
+    pub(super) description: String,
+    pub(super) shape: Conv,
+    pub(super) input: Vec<usize>,
+    pub(super) weight: Vec<usize>,
+    pub(super) output: Vec<usize>,
 }
 
-/// `x` [M, K], `w` [N, K], `y` [M, N].
+/// [`Geometry::linear`] on a CPU with VNNI.
 pub(super) fn fbgemm_linear(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    let input = case.dims("x", &["rows", "in_features"])?;
-    let out_features = case.dims("w", &["out_features", "in_features"])?[0];
-    let linear = Linear { rows: input[0], in_features: input[1], out_features };
-    let shape = Conv::from(linear);
-    shape.validate().map_err(Problem::refused("shape"))?;
-    let geometry = Geometry {
-        description: linear.to_string(),
-        shape,
-        weight: vec![out_features, input[1]],
-        output: vec![input[0], out_features],
-        input,
-        pairs_may_saturate: false,
-    };
-    recording(case, geometry)
+    let geometry = Geometry::linear(case)?;
+    recording(case, geometry, Machine::FbgemmDepthwise)
 }
 
-/// `x` [N, C, spatial…], `w` [O, C / groups, kernel…], `y` [N, O, spatial…] over `AXES` spatial axes.
+/// [`Geometry::conv`] on a CPU with VNNI.
 pub(super) fn fbgemm_conv<const AXES: usize>(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    let spatial = &["depth", "height", "width"][3 - AXES..];
-    let input = case.dims("x", &[&["batch", "channels"], spatial].concat())?;
-    let weight = case.dims("w", &[&["out_channels", "channels / groups"], spatial].concat())?;
-    let [stride, padding, dilation] =
-        [case.extents("stride", AXES)?, case.extents("padding", AXES)?, case.extents("dilation", AXES)?];
-    let mut axes = [Axis::UNIT; 3];
-    for (i, axis) in axes[3 - AXES..].iter_mut().enumerate() {
-        *axis = Axis {
-            input: input[2 + i],
-            kernel: weight[2 + i],
-            stride: stride[i],
-            padding: [padding[i]; 2],
-            dilation: dilation[i],
-        };
+    let geometry = Geometry::conv::<AXES>(case)?;
+    recording(case, geometry, Machine::FbgemmDepthwise)
+}
+
+/// [`Geometry::linear`] on a machine without VNNI.
+pub(super) fn fbgemm_avx2_linear(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let geometry = Geometry::linear(case)?;
+    recording(case, geometry, Machine::FbgemmWithoutVnni)
+}
+
+/// [`Geometry::conv`] on a machine without VNNI.
+pub(super) fn fbgemm_avx2_conv<const AXES: usize>(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let geometry = Geometry::conv::<AXES>(case)?;
+    recording(case, geometry, Machine::FbgemmWithoutVnni)
+}
+
+impl Geometry {
+    /// `x` [M, K], `w` [N, K], `y` [M, N].
+    pub(super) fn linear(case: &mut Case<'_>) -> Result<Geometry, Problem> {
+        let input = case.dims("x", &["rows", "in_features"])?;
+        let out_features = case.dims("w", &["out_features", "in_features"])?[0];
+        let linear = Linear { rows: input[0], in_features: input[1], out_features };
+        let shape = Conv::from(linear);
+        shape.validate().map_err(Problem::refused("shape"))?;
+        Ok(Geometry {
+            description: linear.to_string(),
+            shape,
+            weight: vec![out_features, input[1]],
+            output: vec![input[0], out_features],
+            input,
+        })
     }
-    let groups = case.field("groups", "an integer of at least 1")?;
-    let shape = Conv { batch: input[0], in_channels: input[1], out_channels: weight[0], groups, axes };
-    shape.validate().map_err(Problem::refused("shape, stride, padding, dilation and groups"))?;
-    // Validation has shown that this fits.
-    let padded = shape.axes.iter().map(|a| a.input + a.padding[0] + a.padding[1]).product::<usize>();
-    if padded * shape.in_channels > LARGEST_IMAGE {
-        let expected = format_args!("a padded image of at most {LARGEST_IMAGE} codes");
-        return Err(Problem::wrong(Part::Field, "padding", format_args!("{padding:?}"), expected));
+
+    /// `x` [N, C, spatial…], `w` [O, C / groups, kernel…], `y` [N, O, spatial…] over `AXES` spatial axes.
+    pub(super) fn conv<const AXES: usize>(case: &mut Case<'_>) -> Result<Geometry, Problem> {
+        let spatial = &["depth", "height", "width"][3 - AXES..];
+        let input = case.dims("x", &[&["batch", "channels"], spatial].concat())?;
+        let weight = case.dims("w", &[&["out_channels", "channels / groups"], spatial].concat())?;
+        let [stride, padding, dilation] =
+            [case.extents("stride", AXES)?, case.extents("padding", AXES)?, case.extents("dilation", AXES)?];
+        let mut axes = [Axis::UNIT; 3];
+        for (i, axis) in axes[3 - AXES..].iter_mut().enumerate() {
+            *axis = Axis {
+                input: input[2 + i],
+                kernel: weight[2 + i],
+                stride: stride[i],
+                padding: [padding[i]; 2],
+                dilation: dilation[i],
+            };
+        }
+        let groups = case.field("groups", "an integer of at least 1")?;
+        let shape = Conv { batch: input[0], in_channels: input[1], out_channels: weight[0], groups, axes };
+        shape.validate().map_err(Problem::refused("shape, stride, padding, dilation and groups"))?;
+        // Validation has shown that this fits.
+        let padded = shape.axes.iter().map(|a| a.input + a.padding[0] + a.padding[1]).product::<usize>();
+        if padded * shape.in_channels > LARGEST_IMAGE {
+            let expected = format_args!("a padded image of at most {LARGEST_IMAGE} codes");
+            return Err(Problem::wrong(Part::Field, "padding", format_args!("{padding:?}"), expected));
+        }
+        let extents = shape.output_extents().map_err(Problem::refused("shape"))?;
+        Ok(Geometry {
+            description: shape.to_string(),
+            shape,
+            weight: [&[weight[0], shape.group_inputs()], &weight[2..]].concat(),
+            output: [&[input[0], weight[0]], &extents[3 - AXES..]].concat(),
+            input,
+        })
     }
-    let extents = shape.output_extents().map_err(Problem::refused("shape"))?;
-    let geometry = Geometry {
-        description: shape.to_string(),
-        shape,
-        weight: [&[weight[0], shape.group_inputs()], &weight[2..]].concat(),
-        output: [&[input[0], weight[0]], &extents[3 - AXES..]].concat(),
-        input,
-        // A three-dimensional kernel is on the depthwise path only if no extent is 1; two dimensions have no third.
-        pairs_may_saturate: AXES < 3 || axes[0].kernel > 1,
-    };
-    recording(case, geometry)
 }
 
 /// The parts that all layers have.
-fn recording(case: &mut Case<'_>, geometry: Geometry) -> Result<Box<dyn Operator>, Problem> {
-    let Geometry { description, shape, input, weight, output, pairs_may_saturate } = geometry;
+fn recording(case: &mut Case<'_>, geometry: Geometry, machine: Machine) -> Result<Box<dyn Operator>, Problem> {
+    let Geometry { description, shape, input, weight, output } = geometry;
+    // A three-dimensional kernel is on the depthwise path only if no extent is 1; two dimensions have no third.
+    let flat = input.len() == 5 && shape.axes[0].kernel == 1;
+    let machine = (machine != Machine::FbgemmDepthwise || !flat).then_some(machine);
     let channels = shape.out_channels;
     let x = case.tensor("x", &input)?;
     let w = case.tensor("w", &weight)?;
@@ -127,7 +151,7 @@ fn recording(case: &mut Case<'_>, geometry: Geometry) -> Result<Box<dyn Operator
         weight_zero_point,
         rule: Rule::F32Mul(rule),
         output: [Recorded::take::<u8>(case, "y", output)?],
-        pairs_may_saturate,
+        machine,
     };
     recording.layer().map_err(Problem::refused("layer"))?;
     Ok(Box::new(recording))
@@ -190,14 +214,14 @@ impl Operator for Recording {
         Explanation {
             accumulator: Some(accumulator),
             tie: explain::rounding_tie(&self.rule, accumulator, channel),
-            saturated: self.pairs_may_saturate.then(|| explain::saturated(&layer, &self.input, row, channel)).flatten(),
+            saturated: self.machine.and_then(|m| explain::saturated(m, &layer, &self.input, row, channel)),
         }
     }
 }
 
 /// A parameter of the weights: a field for all of them, or a tensor with one element an output channel. Tells
 /// which it is.
-fn one_or_each<T: Scalar + DeserializeOwned>(
+pub(super) fn one_or_each<T: Scalar + DeserializeOwned>(
     case: &mut Case<'_>,
     name: &str,
     channels: usize,

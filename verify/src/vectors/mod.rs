@@ -12,6 +12,7 @@ mod error;
 mod file;
 mod layer;
 mod operator;
+mod ort_avx2;
 mod pool;
 mod quantize;
 mod report;
@@ -75,4 +76,38 @@ pub fn run_bytes(
     }
     progress(total, total);
     Ok(FileReport::new(file.to_owned(), dialect, op, runtime, reports))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Outputs that saturate are excused one by one; here every output, also those that equal the exact rule, is
+    /// what its machine computes.
+    #[test]
+    fn every_output_is_what_its_machine_computes() {
+        for name in [
+            "fbgemm.conv2d",
+            "fbgemm.conv3d",
+            "fbgemm_avx2.linear",
+            "fbgemm_avx2.conv2d",
+            "ort_avx2.QGemm",
+            "ort_avx2.QLinearMatMul",
+            "ort_avx2.QLinearConv2d",
+        ] {
+            let path = format!("{}/../fixtures/vectors/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+            let bytes = std::fs::read(path).unwrap();
+            let content = file::File::parse(&bytes).unwrap();
+            let parse = operator::find(&content.key("dialect").unwrap(), &content.key("op").unwrap()).unwrap();
+            for mut case in content.cases().unwrap() {
+                case.tag();
+                let operator = parse(&mut case).unwrap();
+                let exact = operator.exact().unwrap();
+                for (index, (recorded, exact)) in operator.recorded()[0].values.iter().zip(&exact[0]).enumerate() {
+                    let machine = operator.explain(0, index).saturated.map_or(*exact, |s| Value::Code(s.code));
+                    assert!(recorded.same(machine), "{name} {} output {index}", case.name());
+                }
+            }
+        }
+    }
 }

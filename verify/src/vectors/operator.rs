@@ -3,7 +3,7 @@
 use super::error::Problem;
 use super::file::{Case, Scalar};
 use super::report::Value;
-use super::{layer, pool, quantize};
+use super::{layer, ort_avx2, pool, quantize};
 use crate::explain::{Reason, SaturatedOutput};
 use qexact_kernels::Isa;
 use qexact_reference::{CodeType, Error};
@@ -73,11 +73,16 @@ pub(super) struct Explanation {
 pub(super) type Parse = fn(&mut Case<'_>) -> Result<Box<dyn Operator>, Problem>;
 
 /// Dialect, operator and how to read a case.
-const OPERATORS: [(&str, &str, Parse); 8] = [
+const OPERATORS: [(&str, &str, Parse); 13] = [
     ("fbgemm", "linear", layer::fbgemm_linear),
     ("fbgemm", "conv1d", layer::fbgemm_conv::<1>),
     ("fbgemm", "conv2d", layer::fbgemm_conv::<2>),
     ("fbgemm", "conv3d", layer::fbgemm_conv::<3>),
+    ("fbgemm_avx2", "linear", layer::fbgemm_avx2_linear),
+    ("fbgemm_avx2", "conv2d", layer::fbgemm_avx2_conv::<2>),
+    ("ort_avx2", "QGemm", ort_avx2::linear),
+    ("ort_avx2", "QLinearMatMul", ort_avx2::linear),
+    ("ort_avx2", "QLinearConv2d", ort_avx2::conv2d),
     ("aten", "quantize_per_tensor", quantize::per_tensor),
     ("aten", "max_pool2d", pool::max),
     ("aten", "avg_pool2d", pool::average),
