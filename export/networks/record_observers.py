@@ -181,11 +181,13 @@ def record_weights(cases: Cases, observed: list[torch.Tensor]) -> None:
 
     weight = torch.stack(observed)
     ordinary = weight[-20:] * torch.linspace(0.1, 3.0, 20)[:, None]
-    for arguments in (dict(), dict(quant_min=-127, quant_max=127), dict(reduce_range=True), dict(quant_min=-8, quant_max=7)):
+    bounds = [dict(quant_min=low, quant_max=high) for low, high in ((-127, 127), (-8, 7))]
+    for arguments in (dict(), bounds[0], dict(reduce_range=True), bounds[1]):
         for w in (weight, ordinary):
             for scheme in ("symmetric", "affine"):
-                tensor = MinMaxObserver(dtype=I8, qscheme=getattr(torch, f"per_tensor_{scheme}"), **arguments)
-                channel = PerChannelMinMaxObserver(dtype=I8, qscheme=getattr(torch, f"per_channel_{scheme}"), **arguments)
+                per_tensor, per_channel = (getattr(torch, f"per_{what}_{scheme}") for what in ("tensor", "channel"))
+                tensor = MinMaxObserver(dtype=I8, qscheme=per_tensor, **arguments)
+                channel = PerChannelMinMaxObserver(dtype=I8, qscheme=per_channel, **arguments)
                 tensor(w)
                 channel(w)
                 cases.add(
@@ -207,7 +209,8 @@ def record_biases(cases: Cases, generator: torch.Generator) -> None:
         # Beside ties: a whole number and a half of the scale, and its neighbours.
         halves = torch.randint(-300, 300, (30,), generator=generator) + 0.5
         ties = (halves * scales[34:] * input_scale).float()
-        bias[34:] = torch.stack([ties, ties.nextafter(torch.zeros(30)), ties.nextafter(ties * 2)])[torch.arange(30) % 3, torch.arange(30)]
+        beside = torch.stack([ties, ties.nextafter(torch.zeros(30)), ties.nextafter(ties * 2)])
+        bias[34:] = beside[torch.arange(30) % 3, torch.arange(30)]
         zeros = torch.zeros(64, dtype=torch.int64)
         cases.add(
             "bias",
@@ -262,8 +265,8 @@ def main() -> None:
     record_weights(cases, observed)
     record_biases(cases, generator)
     record_folds(cases, generator)
-    metadata = {"runtime": f"torch {torch.__version__}", "cases": json.dumps(cases.cases)}
-    save_file(cases.tensors, _FILE, metadata)
+    recording = {"runtime": f"torch {torch.__version__}", "cases": cases.cases}
+    save_file(cases.tensors, _FILE, {"recording": json.dumps(recording)})
     kinds = [case["kind"] for case in cases.cases]
     for kind in dict.fromkeys(kinds):
         print(f"{kind}: {kinds.count(kind)} cases")

@@ -21,8 +21,8 @@ struct Cases {
 impl Cases {
     fn read() -> Cases {
         let (_, metadata) = SafeTensors::read_metadata(FILE).unwrap();
-        let cases = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["cases"]).unwrap();
-        Cases { file: open(FILE).unwrap(), cases }
+        let recording: Value = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["recording"]).unwrap();
+        Cases { file: open(FILE).unwrap(), cases: recording["cases"].as_array().unwrap().clone() }
     }
 
     /// The cases of one kind, at least one.
