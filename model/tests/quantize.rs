@@ -32,6 +32,12 @@ fn refused(edit: impl FnOnce(&mut Value, &mut Tensors)) -> String {
     }
 }
 
+/// A window as wide as its padding allows, which is as wide as one likes.
+fn huge_window(attributes: &mut Value) {
+    attributes["kernel"] = json!([1u64 << 38, 2]);
+    attributes["padding"] = json!([1u64 << 37, 1]);
+}
+
 #[test]
 fn parameters_codes_and_results_are_those_of_pytorch() {
     for (pytorch, per_channel) in [(PER_TENSOR, false), (PER_CHANNEL, true)] {
@@ -81,6 +87,41 @@ fn ranges_are_seen_in_the_samples_where_none_is_given() {
 }
 
 #[test]
+fn a_value_that_is_read_twice_is_not_fused() {
+    let file = float(|document, tensors| {
+        document["ranges"] = json!({});
+        // The BatchNorm's value is an output as well as the ReLU's input; a linear layer gets a BatchNorm, too.
+        document["outputs"] = json!(["bn1", "relu5"]);
+        let bn2 = json!({ "name": "bn2", "op": "batch_norm1d", "input": "fc2", "attributes": { "eps": 0.5 } });
+        document["nodes"].as_array_mut().unwrap().extend([
+            bn2,
+            json!({ "name": "relu4", "op": "relu", "input": "bn2" }),
+            json!({ "name": "relu5", "op": "relu", "input": "relu4" }),
+        ]);
+        for (name, value) in [("weight", 2.0f32), ("bias", 0.25), ("running_mean", -1.0), ("running_var", 0.5)] {
+            let bytes = value.to_le_bytes().repeat(5);
+            tensors.insert(format!("bn2.{name}"), (Dtype::F32, vec![5], bytes));
+        }
+    });
+    let quantized = quantize(&file, QuantizeOptions { per_channel: true }).unwrap();
+    let observed: Vec<_> = quantized.observed.iter().map(|o| o.value.as_str()).collect();
+    assert_eq!(observed, ["x", "bn1", "conv2", "relu3", "relu4"]);
+    assert!(quantized.observed[1].range.min() < 0.0 && quantized.observed[4].range.min() >= 0.0);
+    let export = Export::from_bytes(&quantized.bytes).unwrap();
+    let ops: Vec<_> = export.network.nodes().iter().map(|node| node.op.as_str()).collect();
+    let [start, end] = [
+        ["quantize", "conv2d", "relu", "max_pool2d", "conv2d", "avg_pool2d"],
+        ["relu", "flatten", "linear", "linear", "relu", "dequantize"],
+    ];
+    assert_eq!(ops, [&start[..], &end, &["dequantize"]].concat());
+    let recording = export.recording.as_ref().unwrap();
+    let outputs = Executor::new(&export.network, Isa::best()).unwrap().run(recording.inputs()).unwrap();
+    for (output, &value) in outputs.iter().zip(export.network.outputs()) {
+        assert_eq!(output.samples(0..4).data(), recording.value(value).unwrap().data());
+    }
+}
+
+#[test]
 fn what_cannot_be_quantized_is_refused_by_name() {
     for (error, parts) in [
         (refused(|d, _| d["nodes"][0]["op"] = json!("conv9")), ["conv1", "unknown operator"]),
@@ -89,6 +130,9 @@ fn what_cannot_be_quantized_is_refused_by_name() {
         (refused(|d, _| d["nodes"][1]["input"] = json!("x")), ["bn1", "folded in"]),
         (refused(|d, _| d["nodes"][0]["attributes"]["relu"] = json!(true)), ["conv1", "unknown field `relu`"]),
         (refused(|d, _| d["nodes"][5]["attributes"]["ceil_mode"] = json!(true)), ["pool2", "ceil_mode"]),
+        (refused(|d, _| d["nodes"][5]["attributes"]["kernel"] = json!([1u64 << 40, 1])), ["pool2", ""]),
+        (refused(|d, _| huge_window(&mut d["nodes"][5]["attributes"])), ["pool2", "window is 274877906944 ×"]),
+        (refused(|d, _| d["nodes"][0]["name"] = json!("x")), ["x", "more than once"]),
         (refused(|d, _| d["outputs"] = json!([])), ["outputs", "at least 1"]),
         (refused(|d, _| d["outputs"] = json!(["nobody"])), ["outputs", "nobody"]),
         (refused(|d, _| d["outputs"] = json!(["conv1"])), ["bn1", "folded in"]),

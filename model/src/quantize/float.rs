@@ -12,6 +12,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// Elements of the largest window of a pool: a short file could otherwise ask for any amount of time.
+const MOST_TAPS: usize = 1 << 16;
+
 /// A batch of float samples, in logical order.
 #[derive(Clone, Debug)]
 pub(super) struct Values {
@@ -195,6 +198,11 @@ fn pool(
     let pool = Pool { batch: x.batch, channels, axes, ceil_mode };
     let [_, out_height, out_width] = pool.output_extents().at(place)?;
     let ([_, rows, columns], shape) = (axes, vec![channels, out_height, out_width]);
+    let taps = rows.kernel.checked_mul(columns.kernel).filter(|&taps| taps <= MOST_TAPS).ok_or_else(|| {
+        let (got, expected) =
+            (format!("{} × {}", rows.kernel, columns.kernel), format!("at most {MOST_TAPS} elements"));
+        invalid(place(), "window", got, expected)
+    })?;
     let mut data = allocate(&place, x.batch, &shape)?;
     let mut window = Vec::new();
     for plane in x.data.chunks_exact(height * width) {
@@ -209,7 +217,7 @@ fn pool(
                 let expected = "windows with a pixel in each";
                 return Err(invalid(place(), "geometry", "a window without any pixel", expected));
             }
-            data.push(value(&window, rows.kernel * columns.kernel));
+            data.push(value(&window, taps));
         }
     }
     Ok(Values { batch: x.batch, shape, data })

@@ -141,11 +141,11 @@ impl Draft {
         let scales: Vec<f64> = parameters.iter().map(|q| q.scale()).collect();
         let zero_points: Vec<i32> = parameters.iter().map(|q| q.zero_point()).collect();
         let len = vec![parameters.len()];
-        self.tensor(format!("{node}.weight"), Stored::I8, layer.shape.clone(), bytemuck::cast_slice(&weight));
-        self.tensor(format!("{node}.weight_scale"), Stored::F64, len.clone(), bytemuck::cast_slice(&scales));
-        self.tensor(format!("{node}.weight_zero_point"), Stored::I32, len, bytemuck::cast_slice(&zero_points));
+        self.tensor(format!("{node}.weight"), Stored::I8, layer.shape.clone(), bytemuck::cast_slice(&weight))?;
+        self.tensor(format!("{node}.weight_scale"), Stored::F64, len.clone(), bytemuck::cast_slice(&scales))?;
+        self.tensor(format!("{node}.weight_zero_point"), Stored::I32, len, bytemuck::cast_slice(&zero_points))?;
         if let Some(bias) = &layer.bias {
-            self.tensor(format!("{node}.bias"), Stored::F32, vec![channels], bytemuck::cast_slice(bias));
+            self.tensor(format!("{node}.bias"), Stored::F32, vec![channels], bytemuck::cast_slice(bias))?;
         }
         let bias = match (&layer.bias, options.per_channel) {
             (None, _) => document::Bias::None,
@@ -156,8 +156,11 @@ impl Draft {
         Ok(Rule::F32Mul { multiplier, bias, overflow })
     }
 
-    fn tensor(&mut self, name: String, dtype: Stored, shape: Vec<usize>, bytes: &[u8]) {
-        self.tensors.insert(name, (dtype, shape, bytes.to_vec()));
+    fn tensor(&mut self, name: String, dtype: Stored, shape: Vec<usize>, bytes: &[u8]) -> Result<(), LoadError> {
+        match self.tensors.insert(name.clone(), (dtype, shape, bytes.to_vec())) {
+            None => Ok(()),
+            Some(_) => Err(LoadError::Duplicate { what: "tensor of the export", name }),
+        }
     }
 
     /// Adds what the reference computed: all values of the network, by index.
@@ -171,10 +174,10 @@ impl Draft {
             let dtype = if value.dtype == Dtype::F32 { Stored::F32 } else { Stored::U8 };
             let shape = [&[full], value.shape.as_slice()].concat();
             let name = format!("record.{}", value.name);
-            self.tensor(name, dtype, shape, tensor.samples(0..full).data().bytes());
+            self.tensor(name, dtype, shape, tensor.samples(0..full).data().bytes())?;
             if full < samples {
                 let digests: Vec<u8> = tensor.samples(full..samples).digests().iter().flat_map(|d| d.0).collect();
-                self.tensor(format!("digest.{}", value.name), Stored::U8, vec![samples - full, 32], &digests);
+                self.tensor(format!("digest.{}", value.name), Stored::U8, vec![samples - full, 32], &digests)?;
             }
         }
         self.document.recording = Some(Recording { samples, full: samples.min(FULL), labels: None, accuracy: None });
