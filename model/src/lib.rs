@@ -24,6 +24,7 @@
 //! | `tensor` | values at run time |
 //! | `execute` | running a network on one instruction set |
 //! | `recording` | what the runtime computed |
+//! | `quantize` | a float network into an export |
 
 #[cfg(target_endian = "big")]
 compile_error!("safetensors hold little-endian numbers; this crate reads them as they lie in memory");
@@ -35,6 +36,7 @@ mod execute;
 mod load;
 mod network;
 mod operators;
+mod quantize;
 mod recording;
 mod tensor;
 mod tensors;
@@ -44,6 +46,7 @@ pub use error::{LoadError, RunError};
 pub use execute::Executor;
 pub use load::Export;
 pub use network::{LayerNode, Network, Node, Operator, Value};
+pub use quantize::{Observed, QuantizeError, QuantizeOptions, Quantized, quantize};
 pub use recording::{Accuracy, Recording};
 pub use tensor::{Data, Tensor};
 pub use tensors::{open, read_tensors, write_tensors};

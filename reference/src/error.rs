@@ -59,6 +59,15 @@ pub enum Error {
         /// Largest value allowed.
         hi: i64,
     },
+    /// A real number from which no parameter can be computed.
+    Number {
+        /// Which number.
+        what: &'static str,
+        /// Its value.
+        got: f64,
+        /// What it should have been.
+        expected: String,
+    },
     /// The element type of a buffer is not the one the layer was built for.
     ElementType {
         /// `input` or `output`.
@@ -90,6 +99,7 @@ impl fmt::Display for Error {
                 write!(f, "{what} is {got}, expected a finite number greater than zero, also after rounding to f32")
             }
             Error::OutOfRange { what, got, lo, hi } => write!(f, "{what} is {got}, expected a value in {lo}..={hi}"),
+            Error::Number { what, got, expected } => write!(f, "{what} is {got}, expected {expected}"),
             Error::ElementType { what, got, expected } => write!(f, "{what} holds {got}, expected {expected}"),
             Error::Parse { text, expected } => write!(f, "`{text}` is not {expected}"),
         }

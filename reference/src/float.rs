@@ -12,6 +12,15 @@ pub fn round_ties_even(v: f32) -> f32 {
     return libm::rintf(v);
 }
 
+/// Round to the nearest integer, ties to even.
+#[inline]
+pub fn round_ties_even_f64(v: f64) -> f64 {
+    #[cfg(feature = "std")]
+    return v.round_ties_even();
+    #[cfg(all(feature = "libm", not(feature = "std")))]
+    return libm::rint(v);
+}
+
 /// `a * b + c` with a single rounding.
 #[inline]
 pub fn fma(a: f32, b: f32, c: f32) -> f32 {

@@ -15,6 +15,7 @@
 //! | [`elementwise`] | R13 ReLU |
 //! | [`layout`] | R14 orders of elements |
 //! | [`saturation`] | R15 what a machine computes whose pairs of products saturate |
+//! | [`observer`] | R32–R39 scales, zero points and codes from float weights and ranges |
 //!
 //! Layouts: activations are N, spatial axes, C (NHWC); weights are O, kernel axes, I (OHWI).
 //! The crate is `no_std` (with `alloc`), has no dependencies and no `unsafe`.
@@ -30,6 +31,7 @@ mod error;
 pub mod float;
 pub mod layer;
 pub mod layout;
+pub mod observer;
 mod operand;
 pub mod pool;
 pub mod preset;

@@ -103,6 +103,15 @@ pub(crate) fn expect_len(what: &'static str, got: usize, expected: usize) -> Res
     if got == expected { Ok(()) } else { Err(Error::Length { what, got, expected: alloc::format!("{expected}") }) }
 }
 
+/// A length check for data that is split evenly among channels.
+pub(crate) fn expect_multiple(what: &'static str, got: usize, channels: usize) -> Result<(), Error> {
+    if got > 0 && channels > 0 && got.is_multiple_of(channels) {
+        Ok(())
+    } else {
+        Err(Error::Length { what, got, expected: alloc::format!("a positive multiple of {channels}, the channels") })
+    }
+}
+
 /// A length check for parameters given once or once a channel.
 pub(crate) fn expect_one_or(what: &'static str, got: usize, channels: usize) -> Result<(), Error> {
     if got == 1 || got == channels {

@@ -27,7 +27,7 @@ pub enum WeightScale<'a> {
 }
 
 impl WeightScale<'_> {
-    fn as_slice(&self) -> &[f64] {
+    pub(crate) fn as_slice(&self) -> &[f64] {
         match self {
             WeightScale::PerTensor(scale) => core::slice::from_ref(scale),
             WeightScale::PerChannel(scales) => scales,

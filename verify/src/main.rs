@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use qexact_kernels::{Isa, IsaName};
-use qexact_model::{Executor, Export, read_tensors, write_tensors};
+use qexact_model::{Executor, Export, QuantizeOptions, quantize, read_tensors, write_tensors};
 use qexact_verify::analyze::analyze;
 use qexact_verify::case::Case;
 use qexact_verify::inspect::inspect;
@@ -67,6 +67,17 @@ enum Command {
     Analyze {
         /// An exported network
         export: PathBuf,
+    },
+    /// Quantize a float network (FLOAT.md says how it is written) to an export that `verify` and `run` take
+    Quantize {
+        /// A safetensors file with the network, its weights and samples
+        float: PathBuf,
+        /// Where to write the export
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// One weight scale an output channel, instead of one a layer
+        #[arg(long)]
+        per_channel: bool,
     },
     /// Check kernels against the reference on generated cases, full-range data in guarded buffers
     Check {
@@ -137,6 +148,10 @@ fn run(cli: &Cli) -> Failable<bool> {
             let report = analyze(&file_name(export), &read(export)?);
             print!("{report}");
             cli.common.write_json(&report)?;
+            Ok(true)
+        }
+        Some(Command::Quantize { float, output, per_channel }) => {
+            quantize_network(float, output, QuantizeOptions { per_channel: *per_channel })?;
             Ok(true)
         }
         Some(Command::Check { case, outputs, seed }) => run_check(cli, case, *outputs, *seed, isas),
@@ -244,6 +259,27 @@ fn run_network(export: &Path, input: &Path, output: &Path, isa: Isa) -> Failable
     let bytes = write_tensors(&unique)?;
     std::fs::write(output, bytes).map_err(|e| at(output, &e))?;
     println!("ran on {isa}, wrote {}", output.display());
+    Ok(())
+}
+
+fn quantize_network(float: &Path, output: &Path, options: QuantizeOptions) -> Failable<()> {
+    let at = |path: &Path, e: &dyn Error| format!("{}: {e}", path.display());
+    let bytes = std::fs::read(float).map_err(|e| at(float, &e))?;
+    let quantized = quantize(&bytes, options).map_err(|e| at(float, &e))?;
+    for value in &quantized.observed {
+        let (range, q) = (value.range, value.quantization);
+        let origin = if value.given { "given" } else { "seen" };
+        println!(
+            "{}: {} .. {} ({origin}), scale {}, zero point {}",
+            value.value,
+            range.min(),
+            range.max(),
+            q.scale(),
+            q.zero_point()
+        );
+    }
+    std::fs::write(output, quantized.bytes).map_err(|e| at(output, &e))?;
+    println!("wrote {}", output.display());
     Ok(())
 }
 

@@ -179,3 +179,16 @@ fn cases_and_vectors_run() {
     let path = file("vectors.safetensors", &flipped(VECTORS, "case03.y", 2));
     contains(&expect(1, &["vectors", &path]), &["case03"]);
 }
+
+#[test]
+fn a_float_network_is_quantized_and_verified() {
+    const FLOAT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/quantize/float.safetensors");
+    for options in [&[][..], &["--per-channel"]] {
+        let export = file("quantized.safetensors", &[]);
+        let text = expect(0, &[&["quantize", FLOAT, "-o", &export][..], options].concat());
+        contains(&text, &["x: ", "relu1: 0 .. ", "(given)", "zero point", "wrote"]);
+        contains(&expect(0, &["verify", &export]), &["recorded by qexact", "conv2", "PASS", "0 differences"]);
+    }
+    let text = expect(2, &["quantize", NETWORK, "-o", &file("unused.safetensors", &[])]);
+    contains(&text, &["cnn_bn_per_tensor_folded.safetensors", "qexact_float"]);
+}
