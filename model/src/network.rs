@@ -10,6 +10,9 @@ use qexact_reference::{Conv, Layer, Quantization, Rule};
 /// Elements of the largest sample, padding included: a short file could otherwise ask for any amount of memory.
 pub(crate) const MOST_ELEMENTS: usize = 1 << 28;
 
+/// Pixels of the largest window of a pool: a short file could otherwise ask for any amount of time.
+pub(crate) const MOST_WINDOW: usize = 1 << 20;
+
 /// A quantized network.
 #[derive(Clone, Debug)]
 pub struct Network {

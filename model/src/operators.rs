@@ -2,7 +2,7 @@
 
 use crate::document::{self, Bias, Dtype, Memory, Node, Rule};
 use crate::error::{At, LoadError, invalid};
-use crate::network::{LayerNode, MOST_ELEMENTS, Operator, Value};
+use crate::network::{LayerNode, MOST_ELEMENTS, MOST_WINDOW, Operator, Value};
 use crate::tensors::Tensors;
 use qexact_reference::batch_norm::{self, BatchNorm};
 use qexact_reference::layer::LayerParts;
@@ -341,6 +341,11 @@ impl Context<'_> {
         self.codes(self.input)?;
         let pool = Pool { batch: 1, channels, axes: [Axis::UNIT, axes[0], axes[1]], ceil_mode };
         let [_, height, width] = pool.output_extents().at(|| self.place.clone())?;
+        // A window much larger than its input is all padding.
+        let window: usize = pool.axes.iter().map(|a| a.kernel).fold(1, usize::saturating_mul);
+        if window > MOST_WINDOW {
+            return Err(self.wrong("pixels of a window", window, format!("at most {MOST_WINDOW}")));
+        }
         self.expect_output_shape(&[channels, height, width])?;
         Ok(pool)
     }

@@ -4,16 +4,13 @@ use super::document::FloatDocument;
 use super::fuse::{FloatLayer, Step};
 use crate::document;
 use crate::error::{At, LoadError, invalid};
-use crate::network::MOST_ELEMENTS;
+use crate::network::{MOST_ELEMENTS, MOST_WINDOW};
 use crate::tensors::Tensors;
 use qexact_reference::pool::Pool;
 use qexact_reference::{Axis, Conv};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-
-/// Elements of the largest window of a pool: a short file could otherwise ask for any amount of time.
-const MOST_TAPS: usize = 1 << 16;
 
 /// A batch of float samples, in logical order.
 #[derive(Clone, Debug)]
@@ -198,9 +195,9 @@ fn pool(
     let pool = Pool { batch: x.batch, channels, axes, ceil_mode };
     let [_, out_height, out_width] = pool.output_extents().at(place)?;
     let ([_, rows, columns], shape) = (axes, vec![channels, out_height, out_width]);
-    let taps = rows.kernel.checked_mul(columns.kernel).filter(|&taps| taps <= MOST_TAPS).ok_or_else(|| {
+    let taps = rows.kernel.checked_mul(columns.kernel).filter(|&taps| taps <= MOST_WINDOW).ok_or_else(|| {
         let (got, expected) =
-            (format!("{} × {}", rows.kernel, columns.kernel), format!("at most {MOST_TAPS} elements"));
+            (format!("{} × {}", rows.kernel, columns.kernel), format!("at most {MOST_WINDOW} elements"));
         invalid(place(), "window", got, expected)
     })?;
     let mut data = allocate(&place, x.batch, &shape)?;
