@@ -93,18 +93,24 @@ impl F32Real {
         }
     }
 
+    /// The real-valued code, zero point included, before it is clamped and rounded; `None` where real numbers are
+    /// stored.
+    #[inline]
+    pub fn scaled(&self, accumulator: i32, channel: usize, addend: f32) -> Option<f32> {
+        let RealOutput::Codes { multiplier, codes } = self.output else { return None };
+        let scaled = self.real(accumulator, channel, addend) * multiplier;
+        Some(scaled + codes.zero_point() as f32)
+    }
+
     /// What is stored for an accumulator of an output channel.
     #[inline]
     pub fn apply(&self, accumulator: i32, channel: usize, addend: f32) -> Stored {
-        let v = self.real(accumulator, channel, addend);
-        match self.output {
-            RealOutput::Reals => Stored::Real(v),
-            RealOutput::Codes { multiplier, codes } => {
+        match (self.output, self.scaled(accumulator, channel, addend)) {
+            (RealOutput::Codes { codes, .. }, Some(scaled)) => {
                 let [lo, hi] = codes.range();
-                let scaled = v * multiplier;
-                let v = float::clamp(scaled + codes.zero_point() as f32, lo as f32, hi as f32);
-                Stored::Code(round_ties_even(v) as i32)
+                Stored::Code(round_ties_even(float::clamp(scaled, lo as f32, hi as f32)) as i32)
             }
+            _ => Stored::Real(self.real(accumulator, channel, addend)),
         }
     }
 }

@@ -43,19 +43,26 @@ impl F64 {
         expect_none_or("bias", self.bias.len(), channels)
     }
 
+    /// The real-valued code before it is clamped and rounded, with the zero point if that is added before rounding.
+    #[inline]
+    pub fn scaled(&self, accumulator: i32, channel: usize) -> f64 {
+        let r = f64::from(biased(accumulator, &self.bias, channel)) * per_channel(&self.multiplier, channel);
+        match self.zero_point {
+            ZeroPoint::BeforeRounding => r + f64::from(self.codes.zero_point()),
+            ZeroPoint::AfterRounding => r,
+        }
+    }
+
     /// The code of an accumulator of an output channel.
     #[inline]
     pub fn apply(&self, accumulator: i32, channel: usize) -> i32 {
-        let r = f64::from(biased(accumulator, &self.bias, channel)) * per_channel(&self.multiplier, channel);
-        let ([lo, hi], zero) = (self.codes.range(), self.codes.zero_point());
-        match self.zero_point {
-            ZeroPoint::BeforeRounding => {
-                self.rounding.round(clamp(r + f64::from(zero), f64::from(lo), f64::from(hi))) as i32
-            }
-            ZeroPoint::AfterRounding => {
-                self.rounding.round(clamp(r, f64::from(lo - zero), f64::from(hi - zero))) as i32 + zero
-            }
-        }
+        let [lo, hi] = self.codes.range();
+        let later = match self.zero_point {
+            ZeroPoint::BeforeRounding => 0,
+            ZeroPoint::AfterRounding => self.codes.zero_point(),
+        };
+        let r = clamp(self.scaled(accumulator, channel), f64::from(lo - later), f64::from(hi - later));
+        self.rounding.round(r) as i32 + later
     }
 }
 

@@ -32,14 +32,27 @@ impl Pow2 {
         }
     }
 
+    /// `wrap(acc + bias)`, shifted left where the shift is negative, and how far it is shifted right.
+    #[inline]
+    fn shifted(&self, accumulator: i32, channel: usize) -> (i64, u32) {
+        let shift = per_channel(&self.shift, channel);
+        // 31 bits to the left of 32 fit.
+        let v = i64::from(biased(accumulator, &self.bias, channel)) << (-shift).max(0);
+        (v, shift.max(0) as u32)
+    }
+
+    /// The number that is rounded.
+    pub fn scaled(&self, accumulator: i32, channel: usize) -> f64 {
+        let (v, shift) = self.shifted(accumulator, channel);
+        // 32 bits and a power of two: exact.
+        v as f64 / (1u64 << shift) as f64
+    }
+
     /// The code of an accumulator of an output channel.
     #[inline]
     pub fn apply(&self, accumulator: i32, channel: usize) -> i32 {
-        let shift = per_channel(&self.shift, channel);
-        let v = i64::from(biased(accumulator, &self.bias, channel));
-        // 31 bits to the left of 32 fit.
-        let v = v << (-shift).max(0);
-        self.codes.code(self.rounding.shift_right(v, shift.max(0) as u32))
+        let (v, shift) = self.shifted(accumulator, channel);
+        self.codes.code(self.rounding.shift_right(v, shift))
     }
 }
 

@@ -92,14 +92,27 @@ impl Q31Double {
         validate(&self.multiplier, &self.bias, channels)
     }
 
-    /// The code of an accumulator of an output channel.
+    /// `h`, and how far it is shifted right.
     #[inline]
-    pub fn apply(&self, accumulator: i32, channel: usize) -> i32 {
+    fn high(&self, accumulator: i32, channel: usize) -> (i64, u32) {
         let FixedPoint { mantissa, exponent } = per_channel(&self.multiplier, channel);
         // Exponents are at most 30; the left shift drops what does not fit.
         let a = biased(accumulator, &self.bias, channel) << exponent.max(0);
-        let h = Rounding::Up.shift_right(i64::from(a) * i64::from(mantissa), 31);
-        self.codes.code(self.last.shift_right(h, (-exponent).max(0) as u32))
+        (Rounding::Up.shift_right(i64::from(a) * i64::from(mantissa), 31), (-exponent).max(0) as u32)
+    }
+
+    /// The number that is rounded last.
+    pub fn scaled(&self, accumulator: i32, channel: usize) -> f64 {
+        let (h, shift) = self.high(accumulator, channel);
+        // Both have at most 32 bits: the quotient is exact.
+        h as f64 / (1u64 << shift) as f64
+    }
+
+    /// The code of an accumulator of an output channel.
+    #[inline]
+    pub fn apply(&self, accumulator: i32, channel: usize) -> i32 {
+        let (h, shift) = self.high(accumulator, channel);
+        self.codes.code(self.last.shift_right(h, shift))
     }
 }
 

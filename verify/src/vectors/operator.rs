@@ -73,11 +73,38 @@ pub(super) struct Explanation {
 pub(super) type Parse = fn(&mut Case<'_>) -> Result<Box<dyn Operator>, Problem>;
 
 /// Dialect, operator and how to read a case.
-const OPERATORS: [(&str, &str, Parse); 8] = [
-    ("fbgemm", "linear", layer::fbgemm_linear),
-    ("fbgemm", "conv1d", layer::fbgemm_conv::<1>),
-    ("fbgemm", "conv2d", layer::fbgemm_conv::<2>),
-    ("fbgemm", "conv3d", layer::fbgemm_conv::<3>),
+const OPERATORS: &[(&str, &str, Parse)] = &[
+    ("fbgemm", "linear", |case| layer::linear(case, &layer::FBGEMM)),
+    ("fbgemm", "conv1d", |case| layer::conv(case, 1, &layer::FBGEMM)),
+    ("fbgemm", "conv2d", |case| layer::conv(case, 2, &layer::FBGEMM)),
+    ("fbgemm", "conv3d", |case| layer::conv(case, 3, &layer::FBGEMM)),
+    ("onednn", "linear", |case| layer::linear(case, &layer::ONEDNN_LINEAR)),
+    ("onednn", "conv1d", |case| layer::conv(case, 1, &layer::ONEDNN_CONV)),
+    ("onednn", "conv2d", |case| layer::conv(case, 2, &layer::ONEDNN_CONV)),
+    ("onednn", "conv3d", |case| layer::conv(case, 3, &layer::ONEDNN_CONV)),
+    ("onednn", "conv2d_add", |case| layer::conv(case, 2, &layer::ONEDNN_CONV_ADD)),
+    ("x86", "linear", |case| layer::linear(case, &layer::FBGEMM)),
+    ("x86", "conv2d", |case| layer::conv(case, 2, &layer::X86_CONV)),
+    ("pt2e_onednn", "qlinear_pointwise", |case| layer::linear(case, &layer::PT2E)),
+    ("pt2e_onednn", "qconv2d_pointwise", |case| layer::conv(case, 2, &layer::PT2E)),
+    ("qnnpack", "linear", |case| layer::linear(case, &layer::QNNPACK)),
+    ("qnnpack", "conv2d", |case| layer::conv(case, 2, &layer::QNNPACK)),
+    ("ort", "QGemm", |case| layer::linear(case, &layer::ORT)),
+    ("ort", "QLinearMatMul", |case| layer::linear(case, &layer::ORT)),
+    ("ort", "QLinearConv1d", |case| layer::conv(case, 1, &layer::ORT)),
+    ("ort", "QLinearConv2d", |case| layer::conv(case, 2, &layer::ORT)),
+    ("ort", "QLinearConv3d", |case| layer::conv(case, 3, &layer::ORT)),
+    ("onnx_reference", "QLinearConv2d", |case| layer::conv(case, 2, &layer::ONNX_REFERENCE)),
+    ("tflite_ref", "conv2d", |case| layer::lite_conv2d(case, &layer::TFLITE_REFERENCE)),
+    ("tflite_ref", "depthwise_conv2d", |case| layer::lite_depthwise_conv2d(case, &layer::TFLITE_REFERENCE)),
+    ("tflite_ref", "fully_connected", |case| layer::lite_linear(case, &layer::TFLITE_REFERENCE_FULLY_CONNECTED)),
+    ("tflite_ruy", "conv2d", |case| layer::lite_conv2d(case, &layer::TFLITE_RUY)),
+    ("tflite_ruy", "depthwise_conv2d", |case| layer::lite_depthwise_conv2d(case, &layer::TFLITE_RUY)),
+    ("tflite_ruy", "fully_connected", |case| layer::lite_linear(case, &layer::TFLITE_RUY_FULLY_CONNECTED)),
+    ("xnnpack", "conv2d", |case| layer::lite_conv2d(case, &layer::XNNPACK)),
+    ("xnnpack", "depthwise_conv2d", |case| layer::lite_depthwise_conv2d(case, &layer::XNNPACK)),
+    ("xnnpack", "fully_connected", |case| layer::lite_linear(case, &layer::XNNPACK)),
+    ("brevitas", "linear_fixed_point", |case| layer::linear(case, &layer::BREVITAS)),
     ("aten", "quantize_per_tensor", quantize::per_tensor),
     ("aten", "max_pool2d", pool::max),
     ("aten", "avg_pool2d", pool::average),
@@ -88,7 +115,8 @@ const OPERATORS: [(&str, &str, Parse); 8] = [
 pub(super) fn find(dialect: &str, op: &str) -> Result<Parse, Problem> {
     let found = OPERATORS.iter().find(|known| (known.0, known.1) == (dialect, op));
     found.map(|&(_, _, parse)| parse).ok_or_else(|| {
-        let supported = OPERATORS.map(|(dialect, op, _)| format!("{dialect}.{op}")).join(", ");
+        let names: Vec<String> = OPERATORS.iter().map(|(dialect, op, _)| format!("{dialect}.{op}")).collect();
+        let supported = names.join(", ");
         Problem::Unsupported { dialect: dialect.to_owned(), op: op.to_owned(), supported }
     })
 }
