@@ -1,7 +1,7 @@
 //! Presets on scales that tell their formulas from others.
 
 use super::*;
-use crate::requantize::{F32Real, FixedPoint, RealOutput, Sum};
+use crate::requantize::{F32Real, FixedPoint, Overflow, RealOutput, Rounding, Sum, ZeroPoint};
 use crate::{CodeType, Conv, Linear};
 
 fn scales(input: f64, weight: WeightScale<'_>, output: f64) -> Scales<'_> {
@@ -90,6 +90,26 @@ fn tflite_multipliers_are_f64_quotients_but_for_ruy_fully_connected() {
     assert_eq!(tflite_ruy_fully_connected(each, None, Activation::None).unwrap().multiplier, conv(s));
     let exact = tflite_reference_fully_connected(each, None, Activation::None).unwrap();
     assert_eq!(exact.multiplier, [quotient]);
+}
+
+#[test]
+fn every_preset_has_its_rounding() {
+    let (s, none) = (scales(0.1, ONE, S_Y), Activation::None);
+    assert_eq!(tflite_reference(s, None, none).unwrap().last, Rounding::Away);
+    assert_eq!(tflite_ruy(s, None, none).unwrap().last, Rounding::Up);
+    assert_eq!(tflite_ruy_fully_connected(s, None, none).unwrap().last, Rounding::Up);
+    assert_eq!(paper(s, None, false).unwrap().last, Rounding::Away);
+    assert_eq!(brevitas(scales(0.5, WeightScale::PerTensor(0.5), 1.0), None).unwrap().rounding, Rounding::Even);
+    let full = tflite_reference_fully_connected(s, None, none).unwrap();
+    assert_eq!((full.rounding, full.zero_point), (Rounding::Away, ZeroPoint::AfterRounding));
+    let onnx = onnx_reference(s, None).unwrap();
+    assert_eq!((onnx.rounding, onnx.zero_point), (Rounding::Even, ZeroPoint::BeforeRounding));
+    let single = tflite_single(s, None, none).unwrap();
+    assert_eq!(single.multiplier, tflite_reference(s, None, none).unwrap().multiplier);
+    assert_eq!(fbgemm(s, None, false).unwrap().overflow_mode(), Overflow::Convert);
+    assert_eq!(qnnpack(s, None, false).unwrap().overflow_mode(), Overflow::Convert);
+    assert_eq!(ort(s, None).unwrap().overflow_mode(), Overflow::ClampFirst);
+    assert_eq!(xnnpack(s, None, none).unwrap().overflow_mode(), Overflow::ClampFirst);
 }
 
 #[test]

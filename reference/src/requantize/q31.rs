@@ -196,6 +196,15 @@ mod tests {
     }
 
     #[test]
+    fn the_first_rounding_is_up_whatever_the_second() {
+        // With 1/2 there is no right shift: bit 31 alone rounds.
+        for last in [Rounding::Away, Rounding::Up, Rounding::Even] {
+            let rule = double(0.5, last);
+            assert_eq!([1, 3, -1, -3].map(|acc| rule.apply(acc, 0) - 3), [1, 2, 0, -1], "{last:?}");
+        }
+    }
+
+    #[test]
     fn two_roundings_are_not_one() {
         // 11 · 0.136 = 1.496: to 0.136·8 = 1.088, 11.968 → 12, then 12/8 = 1.5 → 2.
         assert_eq!(double(0.136, Rounding::Up).apply(11, 0), 3 + 2);
