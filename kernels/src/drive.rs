@@ -15,7 +15,7 @@ use crate::gather::Gather;
 use crate::micro::{Kind, Microkernel, Tile, TileFn};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
 use core::ops::Range;
-use qexact_reference::{CodeType, Conv, Error, Input, Layer, Output, Region, Rule};
+use qexact_reference::{Addend, CodeType, Conv, Error, Input, Layer, Output, Region, Rule};
 
 /// What the driver runs on.
 pub(crate) struct Packed {
@@ -207,9 +207,13 @@ impl Target {
 
     /// Address of an output inside the region.
     fn at(&self, row: usize, channel: usize) -> *mut u8 {
+        self.first.wrapping_add(self.index(row, channel) * self.size)
+    }
+
+    /// Position of an output inside the region.
+    fn index(&self, row: usize, channel: usize) -> usize {
         debug_assert!(self.region.rows.contains(&row) && self.region.channels.contains(&channel));
-        let index = (row - self.region.rows.start) * self.region.channels.len() + channel - self.region.channels.start;
-        self.first.wrapping_add(index * self.size)
+        (row - self.region.rows.start) * self.region.channels.len() + channel - self.region.channels.start
     }
 }
 
@@ -219,6 +223,7 @@ impl Target {
 /// * The CPU has the instruction set of the plan's kernel.
 /// * [`check_call`](qexact_reference::layer::check_call) accepted region, input and output for `shape`, and the
 ///   output's elements are what `rule` produces.
+/// * [`check_addend`](qexact_reference::layer::check_addend) accepted the addend.
 /// * `scratch` has at least [`Scratch::len`] bytes.
 pub(crate) unsafe fn run(
     packed: &Packed,
@@ -226,7 +231,7 @@ pub(crate) unsafe fn run(
     zero_point: u8,
     rule: &Rule,
     region: &Region,
-    (input, output): (Input<'_>, Output<'_>),
+    (input, addend, output): (Input<'_>, Addend<'_>, Output<'_>),
     scratch: &mut [u8],
 ) {
     let (input, signed) = match input {
@@ -237,7 +242,8 @@ pub(crate) unsafe fn run(
     let lengths = Lengths::of(packed, shape);
     let mut scratch = Scratch::divide(scratch, &lengths);
     scratch.padding.fill(zero_point);
-    let driver = Driver { packed, rule, signed, block_rows: lengths.block_rows, target: Target::new(region, output) };
+    let target = Target::new(region, output);
+    let driver = Driver { packed, rule, addend, signed, block_rows: lengths.block_rows, target };
     let rows = region.rows.clone();
     let Some(copy) = &packed.gather.copy else {
         // SAFETY: rows are counted through the batch that `input` holds.
@@ -261,6 +267,7 @@ pub(crate) unsafe fn run(
 struct Driver<'p> {
     packed: &'p Packed,
     rule: &'p Rule,
+    addend: Addend<'p>,
     signed: bool,
     block_rows: usize,
     target: Target,
@@ -429,22 +436,25 @@ impl Driver<'_> {
     /// # Safety
     /// `tile` holds the tile in the elements that the kernel stores; the region's output is as [`run`] says.
     unsafe fn copy_out(&self, rows: &Range<usize>, inside: &Range<usize>, panel: &Panel, width: usize, tile: &[i32]) {
+        let size = self.target.size;
         for (i, row) in rows.clone().enumerate() {
             let from = i * width + (inside.start - panel.channel);
             let to = self.target.at(row, inside.start);
-            match self.rule {
-                Rule::F32Mul(rule) if !self.packed.is_fused(self.rule) => {
-                    for (i, channel) in inside.clone().enumerate() {
-                        let code = rule.apply(tile[from + i], channel);
-                        // SAFETY: one code an output of the region.
-                        unsafe { to.add(i).write(code as u8) };
+            if self.packed.is_fused(self.rule) {
+                let from = tile.as_ptr().cast::<u8>().wrapping_add(from * size);
+                // SAFETY: both hold these elements; scratch and output do not overlap.
+                unsafe { core::ptr::copy_nonoverlapping(from, to, inside.len() * size) };
+                continue;
+            }
+            let first = self.target.index(row, inside.start);
+            for (i, (channel, &accumulator)) in inside.clone().zip(&tile[from..]).enumerate() {
+                let bits = self.rule.apply(accumulator, channel, self.addend.get(first + i)).bits();
+                // SAFETY: an output of the region, of `size` bytes: one (a code) or four.
+                unsafe {
+                    match size {
+                        1 => to.add(i).write(bits as u8),
+                        _ => to.cast::<u32>().add(i).write(bits),
                     }
-                }
-                _ => {
-                    let size = self.target.size;
-                    let from = tile.as_ptr().cast::<u8>().wrapping_add(from * size);
-                    // SAFETY: both hold these elements; scratch and output do not overlap.
-                    unsafe { core::ptr::copy_nonoverlapping(from, to, inside.len() * size) };
                 }
             }
         }

@@ -6,8 +6,8 @@ use crate::drive::{self, Packed, Scratch};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use qexact_reference::layer::{LayerParts, check_call};
-use qexact_reference::{CodeType, Conv, Error, Input, Layer, Output, Region, Rule};
+use qexact_reference::layer::{LayerParts, check_addend, check_call};
+use qexact_reference::{Addend, CodeType, Conv, Error, Input, Layer, Output, Region, Rule};
 
 /// A layer with packed weights and a chosen kernel. Immutable while it runs: threads may share it.
 pub struct Plan {
@@ -137,9 +137,26 @@ impl Plan {
     /// What `scratch` holds before and after does not matter.
     ///
     /// # Errors
-    /// Buffers of the wrong type or length, a region outside the output or empty, scratch too small.
+    /// Buffers of the wrong type or length, a region outside the output or empty, scratch too small, a rule that
+    /// adds a tensor.
     pub fn run(&self, region: &Region, input: Input<'_>, output: Output<'_>, scratch: &mut [u8]) -> Result<(), Error> {
+        self.run_adding(region, input, Addend::None, output, scratch)
+    }
+
+    /// [`run`](Plan::run) with the tensor that the rule adds, laid out as the output.
+    ///
+    /// # Errors
+    /// As [`run`](Plan::run), and an addend that the rule does not have, or of another type or length.
+    pub fn run_adding(
+        &self,
+        region: &Region,
+        input: Input<'_>,
+        addend: Addend<'_>,
+        output: Output<'_>,
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
         check_call(&self.shape, self.input, self.rule.element_type(), region, input, &output)?;
+        check_addend(&self.rule, region, &addend)?;
         let needed = self.scratch_len();
         if scratch.len() < needed {
             let expected = alloc::format!("at least {needed}");
@@ -155,13 +172,14 @@ impl Plan {
                     weight_zero_point,
                     rule: &self.rule,
                 })?;
-                layer.run(region, input, output)
+                layer.run_adding(region, input, addend, output)
             }
             Path::Packed(packed) => {
                 let zero_point = self.input_zero_point as u8;
+                let operands = (input, addend, output);
                 // SAFETY: the token `isa`, for which the kernel was chosen, vouches for its instructions; the
                 // call was checked just above and scratch is long enough.
-                unsafe { drive::run(packed, &self.shape, zero_point, &self.rule, region, (input, output), scratch) };
+                unsafe { drive::run(packed, &self.shape, zero_point, &self.rule, region, operands, scratch) };
                 Ok(())
             }
         }

@@ -3,8 +3,11 @@
 
 use qexact_kernels::{Isa, IsaName, Plan};
 use qexact_reference::layer::LayerParts;
-use qexact_reference::requantize::{Bias, F32Mul, F32Out, Overflow};
-use qexact_reference::{Axis, CodeType, Conv, Input, Layer, Output, Region, Rule};
+use qexact_reference::requantize::{
+    Bias, Codes, F32Mul, F32Out, F32Real, F64, FixedPoint, Overflow, Pow2, Q31Double, Q31Single, RealOutput, Rounding,
+    Sum, ZeroPoint,
+};
+use qexact_reference::{Addend, Axis, CodeType, Conv, Input, Layer, Output, Region, Rule};
 use quickcheck::{Arbitrary, Gen, QuickCheck};
 
 /// One bit pattern a case: everything else is derived from it.
@@ -53,7 +56,7 @@ impl Arbitrary for Case {
         let shape = Conv { batch, in_channels, out_channels, groups, axes };
         shape.validate().unwrap();
         let seed = u64::arbitrary(g);
-        Case { shape, signed: bool::arbitrary(g), rule: pick(g, 0..=7), weight_zero_points: pick(g, 0..=2), seed }
+        Case { shape, signed: bool::arbitrary(g), rule: pick(g, 0..=12), weight_zero_points: pick(g, 0..=2), seed }
     }
 }
 
@@ -124,8 +127,83 @@ fn rule(case: &Case, r: &mut Random) -> Rule {
             let (fused, relu) = (r.next().is_multiple_of(2), r.next().is_multiple_of(2));
             return Rule::F32Out(F32Out { scale: r.reals(n, 0.01), bias, fused, relu });
         }
+        8..=12 => return unfused(case, r, Codes::new(zero_point, output).unwrap()),
         _ => return Rule::Accumulator,
     })
+}
+
+/// A rule that no kernel has built in.
+fn unfused(case: &Case, r: &mut Random, codes: Codes) -> Rule {
+    let channels = if r.next().is_multiple_of(2) { 1 } else { case.shape.out_channels };
+    let codes = if r.next().is_multiple_of(2) { codes.relu() } else { codes };
+    let bias = if r.next().is_multiple_of(2) { vec![] } else { (0..channels).map(|_| r.next() as i32 >> 12).collect() };
+    let rounding = [Rounding::Even, Rounding::Away, Rounding::Up][r.next() as usize % 3];
+    let scale = 0.2 / (case.shape.depth() as f32).sqrt();
+    let fixed = |r: &mut Random| FixedPoint::nearest((r.real().abs() * scale).into()).unwrap();
+    match case.rule {
+        8 => {
+            let sums = [
+                Sum::None,
+                Sum::Codes { scale: 0.4, zero_point: 3, codes: CodeType::U8 },
+                Sum::Codes { scale: 0.4, zero_point: -3, codes: CodeType::I8 },
+                Sum::Reals,
+            ];
+            let outputs = [RealOutput::Reals, RealOutput::Codes { multiplier: 1.7, codes }];
+            Rule::F32Real(F32Real {
+                scale: r.reals(channels, scale),
+                bias: if bias.is_empty() { vec![] } else { r.reals(channels, 30.0) },
+                sum: sums[r.next() as usize % 4],
+                clip: [None, F32Real::RELU, Some([-20.0, 20.0])][r.next() as usize % 3],
+                output: outputs[r.next() as usize % 2],
+            })
+        }
+        9 => {
+            let multiplier = (0..channels).map(|_| fixed(r)).collect();
+            Rule::Q31Double(Q31Double { multiplier, bias, last: rounding, codes })
+        }
+        10 => Rule::Q31Single(Q31Single { multiplier: (0..channels).map(|_| fixed(r)).collect(), bias, codes }),
+        11 => {
+            let zero_point =
+                if r.next().is_multiple_of(2) { ZeroPoint::BeforeRounding } else { ZeroPoint::AfterRounding };
+            let multiplier = r.reals(channels, scale).into_iter().map(f64::from).collect();
+            Rule::F64(F64 { multiplier, bias, rounding, zero_point, codes })
+        }
+        _ => {
+            let about = case.shape.depth().ilog2() as i32 / 2 + 4;
+            let shift = (0..channels).map(|_| about + r.next() as i32 % 4).collect();
+            Rule::Pow2(Pow2 { shift, bias, rounding, codes })
+        }
+    }
+}
+
+/// The tensor that a rule adds over a region.
+enum Added {
+    Nothing,
+    U8(Vec<u8>),
+    I8(Vec<i8>),
+    F32(Vec<f32>),
+}
+
+impl Added {
+    fn over(rule: &Rule, region: &Region, channels: usize) -> Added {
+        let bytes = region.rows.clone().flat_map(|row| region.channels.clone().map(move |c| row * channels + c));
+        let bytes = bytes.map(|at| (at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()[7]);
+        match rule.addend_type() {
+            None => Added::Nothing,
+            Some("u8") => Added::U8(bytes.collect()),
+            Some("i8") => Added::I8(bytes.map(|b| b as i8).collect()),
+            Some(_) => Added::F32(bytes.map(|b| f32::from(b) / 3.0 - 40.0).collect()),
+        }
+    }
+
+    fn view(&self) -> Addend<'_> {
+        match self {
+            Added::Nothing => Addend::None,
+            Added::U8(a) => Addend::U8(a),
+            Added::I8(a) => Addend::I8(a),
+            Added::F32(a) => Addend::F32(a),
+        }
+    }
 }
 
 const POISON: u8 = 0xa5;
@@ -188,12 +266,15 @@ fn agrees(case: &Case) -> bool {
         channels: channels.0.min(channels.1)..channels.0.max(channels.1) + 1,
     };
     for region in [&all, &part] {
-        let want = outputs(&rule, region.len(), |y| layer.run(region, input, y).unwrap());
+        let added = Added::over(&rule, region, shape.out_channels);
+        let want = outputs(&rule, region.len(), |y| layer.run_adding(region, input, added.view(), y).unwrap());
         for isa in Isa::available() {
             let plan = Plan::new(&layer, isa).unwrap();
             let mut scratch = vec![POISON; plan.scratch_len() + 1];
             // Scratch may begin anywhere.
-            let got = outputs(&rule, region.len(), |y| plan.run(region, input, y, &mut scratch[1..]).unwrap());
+            let got = outputs(&rule, region.len(), |y| {
+                plan.run_adding(region, input, added.view(), y, &mut scratch[1..]).unwrap();
+            });
             if got != want {
                 let at = got.iter().zip(&want).position(|(a, b)| a != b).unwrap();
                 eprintln!("{isa} {} {region:?}: byte {at} is {} instead of {}", plan.kernel(), got[at], want[at]);
@@ -315,5 +396,41 @@ fn accumulators_wrap_and_do_not_saturate() {
         plan.run(&plan.region(2).unwrap(), Input::U8(&input), Output::I32(&mut y), &mut plan.scratch()).unwrap();
         assert_eq!(y, [want, want].concat()[..], "{isa} {}", plan.kernel());
         assert!(plan.accumulator_bound().is_none_or(|bound| bound > 1 << 31));
+    }
+}
+
+#[test]
+fn addends_must_be_the_rules() {
+    let codes = Codes::new(0, CodeType::U8).unwrap();
+    let sum = Sum::Codes { scale: 1.0, zero_point: 0, codes: CodeType::U8 };
+    let output = RealOutput::Codes { multiplier: 1.0, codes };
+    let rule = Rule::F32Real(F32Real { scale: vec![1.0], bias: vec![], sum, clip: None, output });
+    let shape = "linear m1k2n2".parse::<qexact_reference::Linear>().unwrap().into();
+    let layer = |rule| {
+        let parts = LayerParts {
+            shape,
+            input: CodeType::U8,
+            input_zero_point: 0,
+            weight: &[1, 0, 0, 1],
+            weight_zero_point: &[0],
+            rule,
+        };
+        Layer::new(parts).unwrap()
+    };
+    let (all, x) = (layer(&rule).region(1).unwrap(), Input::U8(&[3, 4]));
+    for isa in Isa::available() {
+        let plan = Plan::new(&layer(&rule), isa).unwrap();
+        let run = |addend: Addend<'_>| {
+            let mut y = [0; 2];
+            plan.run_adding(&all, x, addend, Output::U8(&mut y), &mut plan.scratch()).map(|()| y)
+        };
+        assert_eq!(run(Addend::U8(&[10, 20])), Ok([13, 24]));
+        let refused = |addend| run(addend).unwrap_err().to_string();
+        assert_eq!(refused(Addend::None), "addend holds nothing, expected u8");
+        assert_eq!(refused(Addend::F32(&[0.0; 2])), "addend holds f32, expected u8");
+        assert_eq!(refused(Addend::U8(&[0; 3])), "addend has 3 elements, expected 2");
+        let plain = Plan::new(&layer(&Rule::Accumulator), isa).unwrap();
+        let error = plain.run_adding(&all, x, Addend::U8(&[0; 2]), Output::I32(&mut [0; 2]), &mut plain.scratch());
+        assert_eq!(error.unwrap_err().to_string(), "addend holds u8, expected nothing");
     }
 }

@@ -30,6 +30,32 @@ pub fn fma(a: f32, b: f32, c: f32) -> f32 {
     return libm::fmaf(a, b, c);
 }
 
+/// Round to the nearest integer, ties away from zero.
+#[inline]
+pub fn round_ties_away_f64(v: f64) -> f64 {
+    #[cfg(feature = "std")]
+    return v.round();
+    #[cfg(all(feature = "libm", not(feature = "std")))]
+    return libm::round(v);
+}
+
+/// The largest integer that is not larger.
+#[inline]
+pub fn floor_f64(v: f64) -> f64 {
+    #[cfg(feature = "std")]
+    return v.floor();
+    #[cfg(all(feature = "libm", not(feature = "std")))]
+    return libm::floor(v);
+}
+
+/// `v` brought into `lo..=hi`; a NaN, which fails the first comparison, becomes `lo`. This is what MAXPS and MINPS
+/// compute with the bound as their second operand.
+#[inline]
+pub fn clamp(v: f32, lo: f32, hi: f32) -> f32 {
+    let v = if v > lo { v } else { lo };
+    if v < hi { v } else { hi }
+}
+
 /// The correctly rounded square root.
 #[inline]
 pub fn sqrt(v: f32) -> f32 {

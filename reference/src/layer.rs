@@ -3,7 +3,7 @@
 use crate::operand::{Code, expect_len, expect_one_or, per_channel};
 use crate::requantize::Rule;
 use crate::shape::product;
-use crate::{CodeType, Conv, Error, Input, Output};
+use crate::{Addend, CodeType, Conv, Error, Input, Output};
 use core::ops::Range;
 
 /// A linear or convolution layer: shape, weights, zero points and rule.
@@ -162,26 +162,56 @@ impl<'a> Layer<'a> {
     /// R5: the outputs of a region, each its accumulator (R4) taken through the layer's rule.
     ///
     /// # Errors
-    /// As [`check_call`](Layer::check_call).
+    /// As [`check_call`](Layer::check_call); a rule that adds a tensor.
     pub fn run(&self, region: &Region, input: Input<'_>, output: Output<'_>) -> Result<(), Error> {
+        self.run_adding(region, input, Addend::None, output)
+    }
+
+    /// [`run`](Layer::run) with the tensor that the rule adds, laid out as the output.
+    ///
+    /// # Errors
+    /// As [`check_call`](Layer::check_call), and an addend that the rule does not have, or of another type or length.
+    pub fn run_adding(
+        &self,
+        region: &Region,
+        input: Input<'_>,
+        addend: Addend<'_>,
+        output: Output<'_>,
+    ) -> Result<(), Error> {
         self.check_call(region, input, &output)?;
+        check_addend(self.rule, region, &addend)?;
         match input {
-            Input::U8(x) => self.run_typed(region, x, output),
-            Input::I8(x) => self.run_typed(region, x, output),
+            Input::U8(x) => self.run_typed(region, x, addend, output),
+            Input::I8(x) => self.run_typed(region, x, addend, output),
         }
         Ok(())
     }
 
-    fn run_typed<X: Code>(&self, region: &Region, x: &[X], output: Output<'_>) {
-        let accumulator = |row, channel| self.accumulator(x, row, channel);
-        match (self.rule, output) {
-            (Rule::F32Mul(rule), Output::U8(y)) => fill(region, y, |r, c| rule.apply(accumulator(r, c), c) as u8),
-            (Rule::F32Mul(rule), Output::I8(y)) => fill(region, y, |r, c| rule.apply(accumulator(r, c), c) as i8),
-            (Rule::F32Out(rule), Output::F32(y)) => fill(region, y, |r, c| rule.apply(accumulator(r, c), c)),
-            (Rule::Accumulator, Output::I32(y)) => fill(region, y, accumulator),
-            _ => unreachable!("check_call compares the output's type with the rule's"),
+    fn run_typed<X: Code>(&self, region: &Region, x: &[X], addend: Addend<'_>, output: Output<'_>) {
+        let bits = |row, channel| {
+            let index = (row - region.rows.start) * region.channels.len() + channel - region.channels.start;
+            self.rule.apply(self.accumulator(x, row, channel), channel, addend.get(index)).bits()
+        };
+        // `check_call` compared the output's type with the rule's.
+        match output {
+            Output::U8(y) => fill(region, y, |r, c| bits(r, c) as u8),
+            Output::I8(y) => fill(region, y, |r, c| bits(r, c) as i8),
+            Output::I32(y) => fill(region, y, |r, c| bits(r, c) as i32),
+            Output::F32(y) => fill(region, y, |r, c| f32::from_bits(bits(r, c))),
         }
     }
+}
+
+/// Checks that a call brings the tensor that a rule adds, if it adds one, and brings all of it.
+///
+/// # Errors
+/// Each violation, by name.
+pub fn check_addend(rule: &Rule, region: &Region, addend: &Addend<'_>) -> Result<(), Error> {
+    let expected = rule.addend_type().unwrap_or("nothing");
+    if addend.element_type() != expected {
+        return Err(Error::ElementType { what: "addend", got: addend.element_type(), expected });
+    }
+    if rule.addend_type().is_some() { expect_len("addend", addend.len(), region.len()) } else { Ok(()) }
 }
 
 /// The checks of [`Layer::check_call`], for those who keep a layer in another form.
@@ -196,7 +226,7 @@ pub fn check_call(
     input: Input<'_>,
     output: &Output<'_>,
 ) -> Result<usize, Error> {
-    let expected = if input_type.is_signed() { "i8" } else { "u8" };
+    let expected = input_type.element_type();
     if input.element_type() != expected {
         return Err(Error::ElementType { what: "input", got: input.element_type(), expected });
     }

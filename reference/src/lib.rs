@@ -15,6 +15,8 @@
 //! | [`elementwise`] | R13 ReLU |
 //! | [`layout`] | R14 orders of elements |
 //! | [`saturation`] | R15 what a machine computes whose pairs of products saturate |
+//! | [`requantize`] | R16 `F32Real`, R17 `Q31Double`, R18 `Q31Single`, R19 `F64`, R20 `Pow2` |
+//! | [`preset`] | how runtimes derive the parameters of rules: R7, R21 |
 //! | [`observer`] | R32–R39 scales, zero points and codes from float weights and ranges |
 //!
 //! Layouts: activations are N, spatial axes, C (NHWC); weights are O, kernel axes, I (OHWI).
@@ -42,7 +44,7 @@ pub mod shape;
 
 pub use error::Error;
 pub use layer::{Layer, Region};
-pub use operand::{Code, Input, Output};
+pub use operand::{Addend, Code, Input, Output};
 pub use quantization::{CodeType, Quantization};
 pub use requantize::Rule;
 pub use shape::{Axis, Conv, Linear};

@@ -58,6 +58,62 @@ impl Input<'_> {
     }
 }
 
+/// A tensor that a layer adds to its own outputs before they are rounded
+/// ([`Sum`](crate::requantize::Sum)): laid out as the output is, the rows and channels of a
+/// [`Region`](crate::Region), row by row.
+#[derive(Clone, Copy, Debug)]
+pub enum Addend<'a> {
+    /// There is none.
+    None,
+    /// Unsigned codes.
+    U8(&'a [u8]),
+    /// Signed codes.
+    I8(&'a [i8]),
+    /// Real numbers.
+    F32(&'a [f32]),
+}
+
+impl Addend<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Addend::None => 0,
+            Addend::U8(a) => a.len(),
+            Addend::I8(a) => a.len(),
+            Addend::F32(a) => a.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The element type's name, `nothing` without an addend.
+    pub fn element_type(&self) -> &'static str {
+        match self {
+            Addend::None => "nothing",
+            Addend::U8(_) => "u8",
+            Addend::I8(_) => "i8",
+            Addend::F32(_) => "f32",
+        }
+    }
+
+    /// The element at an index, codes as exact numbers; 0 without an addend.
+    ///
+    /// # Panics
+    /// If there is an addend and the index lies outside.
+    #[inline]
+    pub fn get(&self, index: usize) -> f32 {
+        match self {
+            Addend::None => 0.0,
+            Addend::U8(a) => a[index].into(),
+            Addend::I8(a) => a[index].into(),
+            Addend::F32(a) => a[index],
+        }
+    }
+}
+
 /// A buffer to write: the rows and channels of a [`Region`](crate::Region), row by row.
 #[derive(Debug)]
 pub enum Output<'a> {

@@ -2,6 +2,7 @@
 
 use crate::Error;
 use crate::float::cvt;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// The integers that may stand for real numbers: `bits` wide, signed or not.
@@ -37,6 +38,11 @@ impl CodeType {
     /// Whether negative codes exist.
     pub fn is_signed(self) -> bool {
         self.signed
+    }
+
+    /// The elements that hold such codes: `i8` or `u8`.
+    pub fn element_type(self) -> &'static str {
+        if self.signed { "i8" } else { "u8" }
     }
 
     /// The smallest code.
@@ -156,6 +162,19 @@ impl Quantize {
     }
 }
 
+/// Unsigned weights as a [`Layer`](crate::Layer) takes them: codes and zero points less 128.
+///
+/// Exact, since only differences `q_W − z_W` enter an accumulator (R4).
+///
+/// # Errors
+/// Zero points outside 0..=255.
+pub fn signed_weights(codes: &[u8], zero_points: &[i32]) -> Result<(Vec<i8>, Vec<i32>), Error> {
+    zero_points.iter().try_for_each(|&zero_point| CodeType::U8.check("weight zero point", zero_point))?;
+    // Flipping bit 7 subtracts 128.
+    let codes = codes.iter().map(|&code| (code ^ 0x80) as i8).collect();
+    Ok((codes, zero_points.iter().map(|&zero_point| zero_point - 128).collect()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,5 +210,13 @@ mod tests {
         assert_eq!(quantize(f32::NEG_INFINITY, 128), 0);
         assert_eq!(quantize(0.25, 10), 10, "0.5 ties to the even 0");
         assert_eq!(quantize(0.75, 10), 12, "1.5 ties to the even 2");
+    }
+
+    #[test]
+    fn unsigned_weights_keep_their_differences() {
+        let (codes, zero_points) = signed_weights(&[0, 127, 128, 255], &[200]).unwrap();
+        assert_eq!(codes, [-128, -1, 0, 127]);
+        assert_eq!(zero_points, [72]);
+        assert!(signed_weights(&[], &[256]).is_err() && signed_weights(&[], &[-1]).is_err());
     }
 }

@@ -18,6 +18,7 @@
 //! | `zw` | weight zero points: `0`, `one` (for all), one a `channel` | `0` |
 //! | `rule` | `f32_mul:BIAS:MULTIPLIER:OUTPUT:CLAMP:OVERFLOW` with BIAS `none`, `i32`, `addend`, `fused`; MULTIPLIER `one`, `channel`; OUTPUT `u8`, `i8`; CLAMP `full`, `relu`, `LO..HI`; OVERFLOW `convert`, `clamp_first` | `f32_mul:addend:channel:u8:full:convert` |
 //! | | `f32_out:SCALE:BIAS:SUM:CLAMP` with SCALE `one`, `channel`; BIAS `none`, `bias`; SUM `fused`, `unfused`; CLAMP `full`, `relu` | |
+//! | | `KIND:MULTIPLIER:BIAS:OUTPUT:CLAMP` with KIND `f32_real`, `q31_double_away`, `q31_double_up`, `q31_single`, `f64_even_before`, `f64_away_after`, `pow2_even`, `pow2_away`, `pow2_up`; MULTIPLIER `one`, `channel`; BIAS `none`, `bias`; OUTPUT and CLAMP as above | |
 //! | | `accumulator` | |
 //! | `fill` | `full`, `extremes`, `cycle`, `ties`, `overflow`, see [`Fill`] | `full` |
 //! | `seed` | everything that the line does not say follows from it | `0` |
@@ -28,7 +29,7 @@
 
 use crate::fill::Fill;
 use qexact_kernels::IsaName;
-use qexact_reference::requantize::Overflow;
+use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
 use qexact_reference::{Axis, CodeType, Conv, Linear};
 use std::fmt;
 use std::str::FromStr;
@@ -72,6 +73,8 @@ pub enum RuleForm {
     F32Mul(F32MulForm),
     /// R9: real numbers.
     F32Out(F32OutForm),
+    /// R16 to R20: codes, in a second step after the kernel.
+    Other(OtherForm),
     /// Accumulators.
     Accumulator,
 }
@@ -102,6 +105,36 @@ pub struct F32OutForm {
     pub fused: bool,
     /// Nothing below zero.
     pub relu: bool,
+}
+
+/// A rule of R16 to R20 without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherForm {
+    /// Which.
+    pub kind: Kind,
+    /// A multiplier for every channel, or one for all.
+    pub per_channel: bool,
+    /// Whether a bias is added.
+    pub bias: bool,
+    /// The codes produced: [`CodeType::U8`] or [`CodeType::I8`].
+    pub output: CodeType,
+    /// Which of them.
+    pub clamp: Clamp,
+}
+
+/// R16 to R20, and how they round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// R16.
+    F32Real,
+    /// R17, with its second rounding.
+    Q31Double(Rounding),
+    /// R18.
+    Q31Single,
+    /// R19, and when the zero point is added.
+    F64(Rounding, ZeroPoint),
+    /// R20.
+    Pow2(Rounding),
 }
 
 /// A [`Bias`](qexact_reference::requantize::Bias) without its numbers.
@@ -164,6 +197,17 @@ const BIASES: Names<BiasForm> =
     &[("none", BiasForm::None), ("i32", BiasForm::I32), ("addend", BiasForm::Addend), ("fused", BiasForm::Fused)];
 const PER_CHANNEL: Names<bool> = &[("one", false), ("channel", true)];
 const OVERFLOWS: Names<Overflow> = &[("convert", Overflow::Convert), ("clamp_first", Overflow::ClampFirst)];
+const KINDS: Names<Kind> = &[
+    ("f32_real", Kind::F32Real),
+    ("q31_double_away", Kind::Q31Double(Rounding::Away)),
+    ("q31_double_up", Kind::Q31Double(Rounding::Up)),
+    ("q31_single", Kind::Q31Single),
+    ("f64_even_before", Kind::F64(Rounding::Even, ZeroPoint::BeforeRounding)),
+    ("f64_away_after", Kind::F64(Rounding::Away, ZeroPoint::AfterRounding)),
+    ("pow2_even", Kind::Pow2(Rounding::Even)),
+    ("pow2_away", Kind::Pow2(Rounding::Away)),
+    ("pow2_up", Kind::Pow2(Rounding::Up)),
+];
 const HAS_BIAS: Names<bool> = &[("none", false), ("bias", true)];
 const FUSED: Names<bool> = &[("fused", true), ("unfused", false)];
 const RELU: Names<bool> = &[("full", false), ("relu", true)];
@@ -300,6 +344,10 @@ impl fmt::Display for RuleForm {
                 let (scale, bias) = (name(PER_CHANNEL, per_channel), name(HAS_BIAS, bias));
                 write!(f, "f32_out:{scale}:{bias}:{}:{}", name(FUSED, fused), name(RELU, relu))
             }
+            RuleForm::Other(OtherForm { kind, per_channel, bias, output, clamp }) => {
+                let (multiplier, bias) = (name(PER_CHANNEL, per_channel), name(HAS_BIAS, bias));
+                write!(f, "{}:{multiplier}:{bias}:{}:{clamp}", name(KINDS, kind), name(CODES, output))
+            }
             RuleForm::Accumulator => f.write_str("accumulator"),
         }
     }
@@ -328,9 +376,23 @@ impl FromStr for RuleForm {
                 relu: one_of("rule (clamp)", clamp, RELU)?,
             })),
             ["accumulator"] => Ok(RuleForm::Accumulator),
+            [kind, multiplier, bias, output, clamp] if KINDS.iter().any(|(name, _)| *name == kind) => {
+                let output = one_of("rule (output)", output, CODES)?;
+                Ok(RuleForm::Other(OtherForm {
+                    kind: one_of("rule", kind, KINDS)?,
+                    per_channel: one_of("rule (multiplier)", multiplier, PER_CHANNEL)?,
+                    bias: one_of("rule (bias)", bias, HAS_BIAS)?,
+                    output,
+                    clamp: Clamp::parse(clamp, output)?,
+                }))
+            }
             _ => {
-                let expected = "f32_mul:BIAS:MULTIPLIER:OUTPUT:CLAMP:OVERFLOW, f32_out:SCALE:BIAS:SUM:CLAMP \
-                                or accumulator";
+                let kinds: Vec<_> = KINDS.iter().map(|(name, _)| *name).collect();
+                let expected = format!(
+                    "f32_mul:BIAS:MULTIPLIER:OUTPUT:CLAMP:OVERFLOW, f32_out:SCALE:BIAS:SUM:CLAMP, \
+                     KIND:MULTIPLIER:BIAS:OUTPUT:CLAMP with KIND one of {}, or accumulator",
+                    kinds.join(", ")
+                );
                 Err(unexpected("rule", text, expected))
             }
         }
@@ -348,6 +410,14 @@ impl fmt::Display for Clamp {
 }
 
 impl Clamp {
+    /// The smallest and largest code of the output, a ReLU aside.
+    pub(crate) fn range(self, output: CodeType) -> (i32, i32) {
+        match self {
+            Clamp::Range(lo, hi) => (lo, hi),
+            Clamp::Full | Clamp::Relu => (output.lo(), output.hi()),
+        }
+    }
+
     fn parse(text: &str, output: CodeType) -> Result<Clamp> {
         const PART: &str = "rule (clamp)";
         const EXPECTED: &str = "one of full, relu, LO..HI";

@@ -14,7 +14,7 @@ pub enum Reason {
     PairSaturation(Saturation),
     /// The value before rounding lies exactly between two codes: another rounding gives the other one.
     RoundingTie {
-        /// That value, in codes, without the zero point.
+        /// That value, in codes; with the zero point where the rule adds it before rounding.
         scaled: f32,
     },
 }
@@ -108,11 +108,18 @@ pub fn saturated(
     Some(SaturatedOutput { code: rule.apply(accumulator, channel), saturation })
 }
 
-/// Whether an accumulator scales to a rounding tie.
-pub fn rounding_tie(rule: &Rule, accumulator: i32, channel: usize) -> Option<Reason> {
-    let Rule::F32Mul(rule) = rule else { return None };
-    let scaled = rule.scaled(accumulator, channel);
-    (scaled.is_finite() && scaled.fract().abs() == 0.5).then_some(Reason::RoundingTie { scaled })
+/// Whether the last rounding of an output is that of a tie. `addend` is what the rule adds, if it adds a tensor.
+pub fn rounding_tie(rule: &Rule, accumulator: i32, channel: usize, addend: f32) -> Option<Reason> {
+    let scaled = match rule {
+        Rule::F32Mul(rule) => rule.scaled(accumulator, channel).into(),
+        Rule::F32Real(rule) => rule.scaled(accumulator, channel, addend)?.into(),
+        Rule::Q31Double(rule) => rule.scaled(accumulator, channel),
+        Rule::F64(rule) => rule.scaled(accumulator, channel),
+        Rule::Pow2(rule) => rule.scaled(accumulator, channel),
+        _ => return None,
+    };
+    let tie = scaled.is_finite() && scaled.fract().abs() == 0.5;
+    tie.then_some(Reason::RoundingTie { scaled: scaled as f32 })
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 //! Weights, input and zero points come first. The numbers of a rule are then fitted to the accumulators, so that
 //! outputs spread over the whole range of codes: where most outputs are saturated, wrong ones hide.
 
-use crate::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, RuleForm, ZeroPoints};
-use qexact_reference::requantize::{Bias, F32Mul, F32Out};
+use crate::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, Kind, OtherForm, RuleForm, ZeroPoints};
+use qexact_reference::requantize::{
+    Bias, Codes, F32Mul, F32Out, F32Real, F64, FixedPoint, Pow2, Q31Double, Q31Single, RealOutput, Sum,
+};
 use qexact_reference::{CodeType, Error, Rule};
 
 /// The kind of data that a case runs on.
@@ -132,6 +134,7 @@ pub fn rule(case: &Case, accumulators: &[i32]) -> Result<Rule, Error> {
     match case.rule {
         RuleForm::F32Mul(form) => fit.f32_mul(&mut r, form).map(Rule::F32Mul),
         RuleForm::F32Out(form) => Ok(Rule::F32Out(fit.f32_out(&mut r, form))),
+        RuleForm::Other(form) => fit.other(&mut r, form),
         RuleForm::Accumulator => Ok(Rule::Accumulator),
     }
 }
@@ -167,6 +170,12 @@ fn moments<'a>(values: impl Iterator<Item = &'a i32>) -> [f64; 3] {
     [mean, variance.sqrt().max(1.0), (squares / n).sqrt().max(1.0)]
 }
 
+/// The deviation that outputs should have.
+fn target(clamp: Clamp, output: CodeType) -> f64 {
+    let (lo, hi) = clamp.range(output);
+    f64::from(hi - lo + 1) / 4.0
+}
+
 /// Finds the numbers of a rule.
 struct Fit {
     fill: Fill,
@@ -179,25 +188,63 @@ impl Fit {
         if per_channel { &self.spread.channels } else { std::slice::from_ref(&self.spread.all) }
     }
 
-    fn f32_mul(&self, r: &mut Random, form: F32MulForm) -> Result<F32Mul, Error> {
-        let (lo, hi) = match form.clamp {
-            Clamp::Range(lo, hi) => (lo, hi),
-            Clamp::Full | Clamp::Relu => (form.output.lo(), form.output.hi()),
-        };
-        let zero_point = match form.clamp {
-            // Room for what is above the zero point.
+    /// The codes of an output: a zero point that leaves room above it, any other, or one at an end.
+    fn codes(r: &mut Random, output: CodeType, clamp: Clamp) -> Result<Codes, Error> {
+        let (lo, hi) = clamp.range(output);
+        let zero_point = match clamp {
             Clamp::Relu => r.between(lo, hi - (hi - lo) / 4),
             _ if r.once_in(4) => r.choose(&[lo, hi]),
             _ => r.between(lo, hi),
         };
-        let target = f64::from(hi - lo + 1) / 4.0;
-        let multiplier = self.multipliers(r, form.per_channel, form.bias != BiasForm::None, target);
-        let rule = F32Mul::new(multiplier, self.bias(r, form), zero_point, form.output)?.overflow(form.overflow);
-        match form.clamp {
-            Clamp::Full => Ok(rule),
-            Clamp::Relu => Ok(rule.relu()),
-            Clamp::Range(lo, hi) => rule.clamped(lo, hi),
+        let codes = Codes::new(zero_point, output)?;
+        match clamp {
+            Clamp::Full => Ok(codes),
+            Clamp::Relu => Ok(codes.relu()),
+            Clamp::Range(lo, hi) => codes.clamped(lo, hi),
         }
+    }
+
+    fn f32_mul(&self, r: &mut Random, form: F32MulForm) -> Result<F32Mul, Error> {
+        let codes = Fit::codes(r, form.output, form.clamp)?;
+        let multiplier =
+            self.multipliers(r, form.per_channel, form.bias != BiasForm::None, target(form.clamp, form.output));
+        let bias = self.bias(r, form);
+        let [lo, hi] = codes.range();
+        F32Mul::new(multiplier, bias, codes.zero_point(), form.output)?.overflow(form.overflow).clamped(lo, hi)
+    }
+
+    fn other(&self, r: &mut Random, form: OtherForm) -> Result<Rule, Error> {
+        let codes = Fit::codes(r, form.output, form.clamp)?;
+        let multiplier = self.multipliers(r, form.per_channel, form.bias, target(form.clamp, form.output));
+        let biases = if form.bias { self.biases(r, form.per_channel) } else { Vec::new() };
+        let bias = biases.iter().map(|&b| b.round() as i32).collect();
+        // What no fixed-point number is, infinities and NaN among it, is 0.
+        let fixed = || multiplier.iter().map(|m| FixedPoint::nearest(m.abs().into()).unwrap_or(FixedPoint::ZERO));
+        Ok(match form.kind {
+            Kind::F32Real => {
+                let step = r.real(0.5, 2.0) as f32;
+                let scale: Vec<f32> = multiplier.iter().map(|m| m * step).collect();
+                let real = |(c, b): (usize, &f64)| (b * f64::from(scale[c % scale.len()])) as f32;
+                Rule::F32Real(F32Real {
+                    bias: biases.iter().enumerate().map(real).collect(),
+                    scale,
+                    sum: Sum::None,
+                    clip: if form.clamp == Clamp::Relu { F32Real::RELU } else { None },
+                    output: RealOutput::Codes { multiplier: 1.0 / step, codes },
+                })
+            }
+            Kind::Q31Double(last) => Rule::Q31Double(Q31Double { multiplier: fixed().collect(), bias, last, codes }),
+            Kind::Q31Single => Rule::Q31Single(Q31Single { multiplier: fixed().collect(), bias, codes }),
+            Kind::F64(rounding, zero_point) => {
+                let multiplier = multiplier.into_iter().map(f64::from).collect();
+                Rule::F64(F64 { multiplier, bias, rounding, zero_point, codes })
+            }
+            Kind::Pow2(rounding) => {
+                // Casts saturate, and take a NaN to 0.
+                let shift = multiplier.iter().map(|m| (-m.abs().log2().round() as i32).clamp(-31, 62)).collect();
+                Rule::Pow2(Pow2 { shift, bias, rounding, codes })
+            }
+        })
     }
 
     fn f32_out(&self, r: &mut Random, form: F32OutForm) -> F32Out {

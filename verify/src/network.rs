@@ -446,7 +446,7 @@ impl<'c> Comparison<'c> {
             let (row, channel) = row_and_channel(layer, at);
             let acc = layer.layer().accumulator(codes, row, channel);
             accumulator = Some(acc);
-            reason = explain::rounding_tie(layer.rule(), acc, channel);
+            reason = explain::rounding_tie(layer.rule(), acc, channel, 0.0);
         }
         let (expected, got) = (Some(element(&self.want, at)), Some(element(&self.got, at)));
         Difference { index, accumulator, expected, got, reason }

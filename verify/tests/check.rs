@@ -50,7 +50,9 @@ fn what_a_line_leaves_out_has_a_value() {
 
 #[test]
 fn nonsense_is_refused_with_the_reason() {
-    let rules = "f32_mul:BIAS:MULTIPLIER:OUTPUT:CLAMP:OVERFLOW, f32_out:SCALE:BIAS:SUM:CLAMP or accumulator";
+    let rules = "f32_mul:BIAS:MULTIPLIER:OUTPUT:CLAMP:OVERFLOW, f32_out:SCALE:BIAS:SUM:CLAMP, \
+                 KIND:MULTIPLIER:BIAS:OUTPUT:CLAMP with KIND one of f32_real, q31_double_away, q31_double_up, \
+                 q31_single, f64_even_before, f64_away_after, pow2_even, pow2_away, pow2_up, or accumulator";
     for (rest, reason) in [
         ("x=u9", "x (input codes) is `u9`, expected one of u8, i8".into()),
         ("x", "x (input codes) is ``, expected one of u8, i8".into()),
@@ -74,6 +76,8 @@ fn nonsense_is_refused_with_the_reason() {
         ),
         ("rule=f32_mul:i32:one:u8:full:wrap", "rule (overflow) is `wrap`, expected one of convert, clamp_first".into()),
         ("rule=f32_out:one:bias:twice:full", "rule (sum) is `twice`, expected one of fused, unfused".into()),
+        ("rule=q31_double:one:bias:u8:full", format!("rule is `q31_double:one:bias:u8:full`, expected {rules}")),
+        ("rule=pow2_up:one:i32:u8:full", "rule (bias) is `i32`, expected one of none, bias".into()),
         ("fill=zeros", "fill is `zeros`, expected one of full, extremes, cycle, ties, overflow".into()),
         ("seed=-1", "seed is `-1`, expected a number that fits 64 bits".into()),
         ("isa=sse2", "isa is `sse2`, expected one of reference, avx2, avx_vnni, avx512_vnni".into()),

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
 
 /// File, cases, outputs, and how many of them saturated in the recording.
-const FILES: [(&str, usize, usize, usize); 13] = [
+const FILES: &[(&str, usize, usize, usize)] = &[
     ("fbgemm.linear", 14, 2202, 0),
     ("fbgemm.conv1d", 10, 2004, 0),
     ("fbgemm.conv2d", 14, 10556, 1133),
@@ -18,6 +18,33 @@ const FILES: [(&str, usize, usize, usize); 13] = [
     ("ort_avx2.QGemm", 13, 1934, 170),
     ("ort_avx2.QLinearMatMul", 13, 1934, 167),
     ("ort_avx2.QLinearConv2d", 12, 8680, 519),
+    ("onednn.linear", 14, 2202, 0),
+    ("onednn.conv1d", 10, 2004, 0),
+    ("onednn.conv2d", 14, 8216, 0),
+    ("onednn.conv3d", 10, 54718, 0),
+    ("onednn.conv2d_add", 10, 4940, 0),
+    ("x86.linear", 14, 2202, 0),
+    ("x86.conv2d", 14, 8216, 0),
+    ("pt2e_onednn.qlinear_pointwise", 14, 2462, 0),
+    ("pt2e_onednn.qconv2d_pointwise", 14, 14254, 0),
+    ("qnnpack.linear", 14, 2202, 0),
+    ("qnnpack.conv2d", 14, 10556, 0),
+    ("ort.QGemm", 13, 1934, 0),
+    ("ort.QLinearMatMul", 13, 1934, 0),
+    ("ort.QLinearConv1d", 12, 2071, 0),
+    ("ort.QLinearConv2d", 12, 8680, 0),
+    ("ort.QLinearConv3d", 12, 57422, 0),
+    ("onnx_reference.QLinearConv2d", 10, 8078, 0),
+    ("tflite_ref.conv2d", 10, 1480, 0),
+    ("tflite_ref.depthwise_conv2d", 10, 2408, 0),
+    ("tflite_ref.fully_connected", 10, 188, 0),
+    ("tflite_ruy.conv2d", 10, 1480, 0),
+    ("tflite_ruy.depthwise_conv2d", 10, 2408, 0),
+    ("tflite_ruy.fully_connected", 10, 188, 0),
+    ("xnnpack.conv2d", 10, 1480, 0),
+    ("xnnpack.depthwise_conv2d", 10, 2408, 0),
+    ("xnnpack.fully_connected", 10, 188, 0),
+    ("brevitas.linear_fixed_point", 12, 1332, 0),
     ("aten.quantize_per_tensor", 12, 4158, 0),
     ("aten.max_pool2d", 12, 7888, 0),
     ("aten.avg_pool2d", 12, 7888, 0),
@@ -46,7 +73,7 @@ fn what_was_recorded_is_reproduced() {
     for name in IsaName::ALL.into_iter().filter(|&name| Isa::new(name).is_err()) {
         println!("SKIPPED {name}: this CPU lacks it");
     }
-    for (name, cases, outputs, saturated) in FILES {
+    for &(name, cases, outputs, saturated) in FILES {
         let mut steps = Vec::new();
         let report = run(&path(name), &every_isa(), |done, total| steps.push((done, total))).unwrap();
         println!("{report}");
@@ -145,7 +172,7 @@ fn span(bytes: &[u8], tensor: &str) -> std::ops::Range<usize> {
 
 #[test]
 fn a_changed_byte_of_an_expected_output_is_noticed() {
-    for (name, cases, ..) in FILES {
+    for &(name, cases, ..) in FILES {
         let original = bytes(name);
         let clean = reference(&original, false);
         let outputs: &[&str] = if name.contains("quantize") { &["q", "x_dequant"] } else { &["y"] };
@@ -351,6 +378,65 @@ fn fields_are_checked() {
 }
 
 #[test]
+fn fields_of_other_runtimes_are_checked() {
+    for (file, case, field, value, complaint) in [
+        ("onednn.conv2d_add", "case00", "accum_scale", Some(json!(0)), "accum_scale: addend scale is 0"),
+        ("onednn.conv2d_add", "case00", "accum_zero_point", Some(json!(300)), "addend zero point is 300"),
+        ("onednn.conv2d_add", "case00", "accum_zero_point", None, "field `accum_zero_point` is missing"),
+        (
+            "pt2e_onednn.qlinear_pointwise",
+            "case00",
+            "post",
+            Some(json!("gelu")),
+            "field `post` is `gelu`, expected one",
+        ),
+        (
+            "pt2e_onednn.qlinear_pointwise",
+            "case00",
+            "post",
+            Some(json!("relu")),
+            "`relu` is false, expected true beside",
+        ),
+        ("pt2e_onednn.qlinear_pointwise", "case00", "post", Some(json!("sum")), "field `accum_scale` is missing"),
+        (
+            "pt2e_onednn.qconv2d_pointwise",
+            "case04",
+            "hardtanh",
+            Some(json!([1])),
+            "field `hardtanh` is [1], expected two",
+        ),
+        ("qnnpack.linear", "case00", "y_scale", Some(json!(3e38)), "multiplier (S_X · S_W / S_Y) is"),
+        (
+            "ort.QGemm",
+            "case02",
+            "w_zero_point",
+            Some(json!(256)),
+            "weight zero point is 256, expected a value in 0..=255",
+        ),
+        ("ort.QGemm", "case00", "w_zero_point", Some(json!(128)), "weight zero point is 128"),
+        ("ort.QGemm", "case01", "x_zero_point", Some(json!(128)), "zero point is 128, expected a value in -128..=127"),
+        (
+            "tflite_ref.conv2d",
+            "case01",
+            "activation",
+            Some(json!("tanh")),
+            "field `activation` is `tanh`, expected null",
+        ),
+        ("tflite_ref.conv2d", "case01", "y_scale", Some(json!(1e-30)), "scales: multiplier"),
+        ("brevitas.linear_fixed_point", "case00", "x_scale", Some(json!(0.03)), "scales: input scale is 0.03"),
+        ("brevitas.linear_fixed_point", "case00", "x_scale", Some(json!(0.5)), "tensor `shift` is"),
+        ("brevitas.linear_fixed_point", "case00", "out_bits", Some(json!(9)), "bit width of a code is 9"),
+        ("brevitas.linear_fixed_point", "case00", "out_max", Some(json!(8)), "upper clamp bound is 8"),
+    ] {
+        let text = refusal(&edit_field(&bytes(file), case, field, value.as_ref()));
+        assert!(
+            text.starts_with(&format!("memory: {case}: ")) && text.contains(complaint),
+            "{file} {field} {value:?}: {text}"
+        );
+    }
+}
+
+#[test]
 fn tensors_are_checked() {
     let linear = bytes("fbgemm.linear");
     for (tensor, key, value, complaint) in [
@@ -404,7 +490,7 @@ fn tensors_are_checked() {
 
 #[test]
 fn truncated_files_are_refused() {
-    for (name, ..) in FILES {
+    for &(name, ..) in FILES {
         let bytes = bytes(name);
         let (_, data) = header(&bytes);
         for len in (0..64).chain((64..bytes.len()).step_by(101)).chain(data - 2..data + 2).chain([bytes.len() - 1]) {

@@ -1,8 +1,8 @@
 //! Cases to check when nobody names any.
 
-use crate::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, RuleForm, ZeroPoints};
+use crate::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, Kind, OtherForm, RuleForm, ZeroPoints};
 use crate::fill::{Fill, Random};
-use qexact_reference::requantize::Overflow;
+use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
 use qexact_reference::{Axis, CodeType, Conv};
 
 /// Shapes that every check runs: each way of reading the input and each kind of kernel, with every tail.
@@ -66,6 +66,8 @@ fn rules() -> Vec<RuleForm> {
         RuleForm::F32Mul(F32MulForm { bias, per_channel, output, clamp, overflow })
     };
     let out = |per_channel, bias, fused, relu| RuleForm::F32Out(F32OutForm { per_channel, bias, fused, relu });
+    let other =
+        |kind, per_channel, output, clamp| RuleForm::Other(OtherForm { kind, per_channel, bias: true, output, clamp });
     vec![
         mul(BiasForm::None, false, CodeType::U8, Clamp::Full, Overflow::Convert),
         mul(BiasForm::I32, true, CodeType::I8, Clamp::Full, Overflow::Convert),
@@ -77,10 +79,26 @@ fn rules() -> Vec<RuleForm> {
         out(true, true, false, true),
         out(false, true, false, false),
         out(true, false, false, false),
+        other(KINDS[0], true, CodeType::U8, Clamp::Relu),
+        other(KINDS[1], true, CodeType::I8, Clamp::Full),
+        other(KINDS[3], false, CodeType::I8, Clamp::Range(-100, 90)),
+        other(KINDS[5], false, CodeType::I8, Clamp::Full),
+        other(KINDS[6], true, CodeType::U8, Clamp::Full),
         RuleForm::Accumulator,
     ]
 }
 
+const KINDS: [Kind; 9] = [
+    Kind::F32Real,
+    Kind::Q31Double(Rounding::Away),
+    Kind::Q31Double(Rounding::Up),
+    Kind::Q31Single,
+    Kind::F64(Rounding::Even, ZeroPoint::BeforeRounding),
+    Kind::F64(Rounding::Away, ZeroPoint::AfterRounding),
+    Kind::Pow2(Rounding::Even),
+    Kind::Pow2(Rounding::Away),
+    Kind::Pow2(Rounding::Up),
+];
 const FILLS: [Fill; 5] = [Fill::Full, Fill::Extremes, Fill::Cycle, Fill::Ties, Fill::Overflow];
 const ZERO_POINTS: [ZeroPoints; 3] = [ZeroPoints::Zero, ZeroPoints::One, ZeroPoints::PerChannel];
 const CODES: [CodeType; 2] = [CodeType::U8, CodeType::I8];
@@ -131,13 +149,21 @@ impl Case {
 }
 
 fn rule(r: &mut Random) -> RuleForm {
-    match r.below(8) {
+    match r.below(10) {
         0 => RuleForm::Accumulator,
         1 | 2 => RuleForm::F32Out(F32OutForm {
             per_channel: r.once_in(2),
             bias: r.once_in(2),
             fused: r.once_in(2),
             relu: r.once_in(2),
+        }),
+        3 => RuleForm::Other(OtherForm {
+            kind: r.choose(&KINDS),
+            per_channel: r.once_in(2),
+            // Accumulators on one side of 0 need one, multipliers not being negative.
+            bias: !r.once_in(4),
+            output: r.choose(&CODES),
+            clamp: Clamp::Full,
         }),
         _ => {
             let output = r.choose(&CODES);

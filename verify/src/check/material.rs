@@ -6,6 +6,7 @@ use crate::fill::{self, Random, Stream};
 use crate::guard::{Guarded, Place};
 use qexact_kernels::{Isa, Plan};
 use qexact_reference::layer::LayerParts;
+use qexact_reference::requantize::Stored;
 use qexact_reference::{Input, Layer, Output, Region, Rule};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -72,11 +73,11 @@ impl Material {
         layer.run(&all, self.input(Place::Start), Output::I32(&mut accumulators))?;
         self.rule = fill::rule(&self.case, &accumulators)?;
         let with_channels = accumulators.iter().zip(all.channels.clone().cycle());
-        self.want = match &self.rule {
-            Rule::F32Mul(rule) => with_channels.map(|(&acc, c)| rule.apply(acc, c) as u32).collect(),
-            Rule::F32Out(rule) => with_channels.map(|(&acc, c)| real_bits(rule.apply(acc, c))).collect(),
-            _ => accumulators.iter().map(|&acc| acc as u32).collect(),
+        let bits = |stored| match stored {
+            Stored::Real(y) => real_bits(y),
+            Stored::Code(_) | Stored::Accumulator(_) => stored.bits(),
         };
+        self.want = with_channels.map(|(&acc, c)| bits(self.rule.apply(acc, c, 0.0))).collect();
         self.accumulators = accumulators;
         self.parts = parts(&mut Random::of(&self.case, Stream::Regions), &all);
         self.all = all;

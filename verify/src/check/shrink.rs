@@ -1,7 +1,7 @@
 //! Makes a failing case smaller while it still fails.
 
 use super::{Failure, Fault};
-use crate::case::{BiasForm, Case, Clamp, F32MulForm, RuleForm, ZeroPoints};
+use crate::case::{BiasForm, Case, Clamp, F32MulForm, OtherForm, RuleForm, ZeroPoints};
 use qexact_reference::requantize::Overflow;
 use qexact_reference::{Axis, Conv};
 use std::panic;
@@ -95,7 +95,7 @@ fn smaller(n: usize) -> Vec<usize> {
 }
 
 /// Each takes one thing to its plainest, where lowering numbers one after the other may not lead.
-const SIMPLER: [fn(&mut Case); 9] = [
+const SIMPLER: [fn(&mut Case); 12] = [
     |case| case.shape.axes = [Axis::UNIT; 3],
     |case| case.shape.axes[0] = Axis::UNIT,
     |case| case.shape.axes[1] = Axis::UNIT,
@@ -105,10 +105,19 @@ const SIMPLER: [fn(&mut Case); 9] = [
     |case| with_form(case, |form| form.per_channel = false),
     |case| with_form(case, |form| form.clamp = Clamp::Full),
     |case| with_form(case, |form| form.overflow = Overflow::Convert),
+    |case| with_other(case, |form| form.bias = false),
+    |case| with_other(case, |form| form.per_channel = false),
+    |case| with_other(case, |form| form.clamp = Clamp::Full),
 ];
 
 fn with_form(case: &mut Case, change: impl Fn(&mut F32MulForm)) {
     if let RuleForm::F32Mul(form) = &mut case.rule {
+        change(form);
+    }
+}
+
+fn with_other(case: &mut Case, change: impl Fn(&mut OtherForm)) {
+    if let RuleForm::Other(form) = &mut case.rule {
         change(form);
     }
 }

@@ -139,6 +139,11 @@ impl Case<'_> {
         self.tensors.contains_key(name)
     }
 
+    /// Whether there is a tensor of this name with such elements.
+    pub(super) fn holds<T: Scalar>(&self, name: &str) -> bool {
+        self.tensors.get(name).is_some_and(|view| view.dtype() == T::DTYPE)
+    }
+
     /// The shape of the tensor `name`: as many extents as `axes` lists, none of them zero.
     pub(super) fn dims(&self, name: &str, axes: &[&str]) -> Result<Vec<usize>, Problem> {
         let expected = || format!("[{}], none of them zero", axes.join(", "));
@@ -233,4 +238,4 @@ macro_rules! scalar {
     )*};
 }
 
-scalar!(u8 => U8, i8 => I8, i32 => I32, f32 => F32, f64 => F64);
+scalar!(u8 => U8, i8 => I8, i16 => I16, i32 => I32, f32 => F32, f64 => F64);

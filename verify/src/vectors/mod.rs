@@ -12,7 +12,6 @@ mod error;
 mod file;
 mod layer;
 mod operator;
-mod ort_avx2;
 mod pool;
 mod quantize;
 mod report;

@@ -3,7 +3,7 @@
 use super::error::Problem;
 use super::file::{Case, Scalar};
 use super::report::Value;
-use super::{layer, ort_avx2, pool, quantize};
+use super::{layer, pool, quantize};
 use crate::explain::{Reason, SaturatedOutput};
 use qexact_kernels::Isa;
 use qexact_reference::{CodeType, Error};
@@ -73,16 +73,43 @@ pub(super) struct Explanation {
 pub(super) type Parse = fn(&mut Case<'_>) -> Result<Box<dyn Operator>, Problem>;
 
 /// Dialect, operator and how to read a case.
-const OPERATORS: [(&str, &str, Parse); 13] = [
-    ("fbgemm", "linear", layer::fbgemm_linear),
-    ("fbgemm", "conv1d", layer::fbgemm_conv::<1>),
-    ("fbgemm", "conv2d", layer::fbgemm_conv::<2>),
-    ("fbgemm", "conv3d", layer::fbgemm_conv::<3>),
-    ("fbgemm_avx2", "linear", layer::fbgemm_avx2_linear),
-    ("fbgemm_avx2", "conv2d", layer::fbgemm_avx2_conv::<2>),
-    ("ort_avx2", "QGemm", ort_avx2::linear),
-    ("ort_avx2", "QLinearMatMul", ort_avx2::linear),
-    ("ort_avx2", "QLinearConv2d", ort_avx2::conv2d),
+const OPERATORS: &[(&str, &str, Parse)] = &[
+    ("fbgemm", "linear", |case| layer::linear(case, &layer::FBGEMM)),
+    ("fbgemm", "conv1d", |case| layer::conv(case, 1, &layer::FBGEMM)),
+    ("fbgemm", "conv2d", |case| layer::conv(case, 2, &layer::FBGEMM)),
+    ("fbgemm", "conv3d", |case| layer::conv(case, 3, &layer::FBGEMM)),
+    ("fbgemm_avx2", "linear", |case| layer::linear(case, &layer::FBGEMM_WITHOUT_VNNI)),
+    ("fbgemm_avx2", "conv2d", |case| layer::conv(case, 2, &layer::FBGEMM_WITHOUT_VNNI)),
+    ("onednn", "linear", |case| layer::linear(case, &layer::ONEDNN_LINEAR)),
+    ("onednn", "conv1d", |case| layer::conv(case, 1, &layer::ONEDNN_CONV)),
+    ("onednn", "conv2d", |case| layer::conv(case, 2, &layer::ONEDNN_CONV)),
+    ("onednn", "conv3d", |case| layer::conv(case, 3, &layer::ONEDNN_CONV)),
+    ("onednn", "conv2d_add", |case| layer::conv(case, 2, &layer::ONEDNN_CONV_ADD)),
+    ("x86", "linear", |case| layer::linear(case, &layer::FBGEMM)),
+    ("x86", "conv2d", |case| layer::conv(case, 2, &layer::X86_CONV)),
+    ("pt2e_onednn", "qlinear_pointwise", |case| layer::linear(case, &layer::PT2E)),
+    ("pt2e_onednn", "qconv2d_pointwise", |case| layer::conv(case, 2, &layer::PT2E)),
+    ("qnnpack", "linear", |case| layer::linear(case, &layer::QNNPACK)),
+    ("qnnpack", "conv2d", |case| layer::conv(case, 2, &layer::QNNPACK)),
+    ("ort", "QGemm", |case| layer::linear(case, &layer::ORT)),
+    ("ort", "QLinearMatMul", |case| layer::linear(case, &layer::ORT)),
+    ("ort", "QLinearConv1d", |case| layer::conv(case, 1, &layer::ORT)),
+    ("ort", "QLinearConv2d", |case| layer::conv(case, 2, &layer::ORT)),
+    ("ort", "QLinearConv3d", |case| layer::conv(case, 3, &layer::ORT)),
+    ("ort_avx2", "QGemm", |case| layer::linear(case, &layer::ORT_WITHOUT_VNNI)),
+    ("ort_avx2", "QLinearMatMul", |case| layer::linear(case, &layer::ORT_WITHOUT_VNNI)),
+    ("ort_avx2", "QLinearConv2d", |case| layer::conv(case, 2, &layer::ORT_WITHOUT_VNNI)),
+    ("onnx_reference", "QLinearConv2d", |case| layer::conv(case, 2, &layer::ONNX_REFERENCE)),
+    ("tflite_ref", "conv2d", |case| layer::lite_conv2d(case, &layer::TFLITE_REFERENCE)),
+    ("tflite_ref", "depthwise_conv2d", |case| layer::lite_depthwise_conv2d(case, &layer::TFLITE_REFERENCE)),
+    ("tflite_ref", "fully_connected", |case| layer::lite_linear(case, &layer::TFLITE_REFERENCE_FULLY_CONNECTED)),
+    ("tflite_ruy", "conv2d", |case| layer::lite_conv2d(case, &layer::TFLITE_RUY)),
+    ("tflite_ruy", "depthwise_conv2d", |case| layer::lite_depthwise_conv2d(case, &layer::TFLITE_RUY)),
+    ("tflite_ruy", "fully_connected", |case| layer::lite_linear(case, &layer::TFLITE_RUY_FULLY_CONNECTED)),
+    ("xnnpack", "conv2d", |case| layer::lite_conv2d(case, &layer::XNNPACK)),
+    ("xnnpack", "depthwise_conv2d", |case| layer::lite_depthwise_conv2d(case, &layer::XNNPACK)),
+    ("xnnpack", "fully_connected", |case| layer::lite_linear(case, &layer::XNNPACK)),
+    ("brevitas", "linear_fixed_point", |case| layer::linear(case, &layer::BREVITAS)),
     ("aten", "quantize_per_tensor", quantize::per_tensor),
     ("aten", "max_pool2d", pool::max),
     ("aten", "avg_pool2d", pool::average),
@@ -93,7 +120,8 @@ const OPERATORS: [(&str, &str, Parse); 13] = [
 pub(super) fn find(dialect: &str, op: &str) -> Result<Parse, Problem> {
     let found = OPERATORS.iter().find(|known| (known.0, known.1) == (dialect, op));
     found.map(|&(_, _, parse)| parse).ok_or_else(|| {
-        let supported = OPERATORS.map(|(dialect, op, _)| format!("{dialect}.{op}")).join(", ");
+        let names: Vec<String> = OPERATORS.iter().map(|(dialect, op, _)| format!("{dialect}.{op}")).collect();
+        let supported = names.join(", ");
         Problem::Unsupported { dialect: dialect.to_owned(), op: op.to_owned(), supported }
     })
 }

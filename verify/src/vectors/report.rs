@@ -109,6 +109,12 @@ impl From<i8> for Value {
     }
 }
 
+impl From<i16> for Value {
+    fn from(code: i16) -> Value {
+        Value::Code(code.into())
+    }
+}
+
 impl From<f32> for Value {
     fn from(real: f32) -> Value {
         Value::Real(real)

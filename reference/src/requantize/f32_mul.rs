@@ -1,45 +1,10 @@
-//! Requantization: from an accumulator to what a layer stores (rules R6, R8, R9).
+//! Rules R6 and R8: one f32 product, the zero point added to the rounded code.
 
-use crate::float::{cvt, fma, round_ties_even};
+use super::Codes;
+use crate::float::{self, cvt, fma, round_ties_even};
 use crate::operand::{expect_one_or, per_channel};
 use crate::{CodeType, Error};
 use alloc::vec::Vec;
-
-/// What becomes of an accumulator.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum Rule {
-    /// R6: one f32 multiplication, rounded to a code.
-    F32Mul(F32Mul),
-    /// R9: real numbers.
-    F32Out(F32Out),
-    /// The accumulator itself, an `i32`.
-    Accumulator,
-}
-
-impl Rule {
-    /// Checks parameters against the number of output channels they are for.
-    ///
-    /// # Errors
-    /// Vectors that are neither of length 1 nor one element a channel.
-    pub fn validate(&self, channels: usize) -> Result<(), Error> {
-        match self {
-            Rule::F32Mul(rule) => rule.validate(channels),
-            Rule::F32Out(rule) => rule.validate(channels),
-            Rule::Accumulator => Ok(()),
-        }
-    }
-
-    /// The element type that the rule produces.
-    pub fn element_type(&self) -> &'static str {
-        match self {
-            Rule::F32Mul(rule) if rule.output.is_signed() => "i8",
-            Rule::F32Mul(_) => "u8",
-            Rule::F32Out(_) => "f32",
-            Rule::Accumulator => "i32",
-        }
-    }
-}
 
 /// Rule R8: how the bias enters. Vectors hold one element, or one an output channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,9 +38,7 @@ pub enum Overflow {
 pub struct F32Mul {
     pub(crate) multiplier: Vec<f32>,
     pub(crate) bias: Bias,
-    pub(crate) zero_point: i32,
-    pub(crate) output: CodeType,
-    pub(crate) clamp: [i32; 2],
+    pub(crate) codes: Codes,
     pub(crate) overflow: Overflow,
 }
 
@@ -88,15 +51,13 @@ impl F32Mul {
     /// # Errors
     /// A zero point that is not a code of `output`.
     pub fn new(multiplier: Vec<f32>, bias: Bias, zero_point: i32, output: CodeType) -> Result<F32Mul, Error> {
-        output.check("output zero point", zero_point)?;
-        let clamp = [output.lo(), output.hi()];
-        Ok(F32Mul { multiplier, bias, zero_point, output, clamp, overflow: Overflow::Convert })
+        Ok(F32Mul { multiplier, bias, codes: Codes::new(zero_point, output)?, overflow: Overflow::Convert })
     }
 
     /// The same rule with a fused ReLU: no code below the zero point.
     #[must_use]
     pub fn relu(mut self) -> F32Mul {
-        self.clamp[0] = self.clamp[0].max(self.zero_point);
+        self.codes = self.codes.relu();
         self
     }
 
@@ -105,17 +66,7 @@ impl F32Mul {
     /// # Errors
     /// Bounds that are not codes of the output, or an empty range.
     pub fn clamped(mut self, lo: i32, hi: i32) -> Result<F32Mul, Error> {
-        self.output.check("lower clamp bound", lo)?;
-        self.output.check("upper clamp bound", hi)?;
-        if lo > hi {
-            return Err(Error::OutOfRange {
-                what: "lower clamp bound",
-                got: lo.into(),
-                lo: self.output.lo().into(),
-                hi: hi.into(),
-            });
-        }
-        self.clamp = [lo, hi];
+        self.codes = self.codes.clamped(lo, hi)?;
         Ok(self)
     }
 
@@ -126,7 +77,7 @@ impl F32Mul {
         self
     }
 
-    fn validate(&self, channels: usize) -> Result<(), Error> {
+    pub(super) fn validate(&self, channels: usize) -> Result<(), Error> {
         expect_one_or("multiplier", self.multiplier.len(), channels)?;
         match &self.bias {
             Bias::None => Ok(()),
@@ -151,17 +102,17 @@ impl F32Mul {
 
     /// Added after rounding.
     pub fn zero_point(&self) -> i32 {
-        self.zero_point
+        self.codes.zero_point()
     }
 
     /// The codes produced.
     pub fn output(&self) -> CodeType {
-        self.output
+        self.codes.code_type()
     }
 
     /// Smallest and largest code produced.
     pub fn clamp(&self) -> [i32; 2] {
-        self.clamp
+        self.codes.range()
     }
 
     /// What happens to products that do not fit.
@@ -187,52 +138,15 @@ impl F32Mul {
     #[inline]
     pub fn apply(&self, accumulator: i32, channel: usize) -> i32 {
         let v = self.scaled(accumulator, channel);
-        let [lo, hi] = self.clamp;
+        let ([lo, hi], zero_point) = (self.codes.range(), self.codes.zero_point());
         match self.overflow {
             // Saturating, as the runtimes' 16-bit sums are: |zero_point| ≤ 255, so both end at a clamp bound.
-            Overflow::Convert => cvt(v).saturating_add(self.zero_point).clamp(lo, hi),
+            Overflow::Convert => cvt(v).saturating_add(zero_point).clamp(lo, hi),
             Overflow::ClampFirst => {
-                let (least, most) = ((lo - self.zero_point) as f32, (hi - self.zero_point) as f32);
-                // A NaN fails the first comparison.
-                let v = if v > least { v } else { least };
-                let v = if v < most { v } else { most };
-                round_ties_even(v) as i32 + self.zero_point
+                let v = float::clamp(v, (lo - zero_point) as f32, (hi - zero_point) as f32);
+                round_ties_even(v) as i32 + zero_point
             }
         }
-    }
-}
-
-/// Rule R9: `f32(acc) · scale + bias`, rounded once (`fused`) or twice, then an optional ReLU.
-#[derive(Clone, Debug, PartialEq)]
-pub struct F32Out {
-    /// Of the accumulator: `S_X · S_W`; one element or one an output channel.
-    pub scale: Vec<f32>,
-    /// In real units; empty (no addition), one element or one an output channel.
-    pub bias: Vec<f32>,
-    /// Multiply and add with one rounding.
-    pub fused: bool,
-    /// Replace what is not greater than zero by zero.
-    pub relu: bool,
-}
-
-impl F32Out {
-    fn validate(&self, channels: usize) -> Result<(), Error> {
-        expect_one_or("scale", self.scale.len(), channels)?;
-        if self.bias.is_empty() { Ok(()) } else { expect_one_or("bias", self.bias.len(), channels) }
-    }
-
-    /// The real number of an accumulator of an output channel.
-    #[inline]
-    pub fn apply(&self, accumulator: i32, channel: usize) -> f32 {
-        let (v, scale) = (accumulator as f32, per_channel(&self.scale, channel));
-        let y = match (self.bias.is_empty(), self.fused) {
-            (true, _) => v * scale,
-            (false, true) => fma(v, scale, per_channel(&self.bias, channel)),
-            (false, false) => v * scale + per_channel(&self.bias, channel),
-        };
-        // A NaN, which is not greater than 0 either, becomes 0 too.
-        let keep = y > 0.0 || !self.relu;
-        if keep { y } else { 0.0 }
     }
 }
 
@@ -270,15 +184,5 @@ mod tests {
         let fused = Bias::Fused { bias: vec![bias], reciprocal: vec![reciprocal] };
         assert_eq!(rule(1.0, fused).scaled((1 << 24) + 2, 0), 16777218.0);
         assert_eq!(rule(1.0, Bias::Addend(vec![1.0])).scaled((1 << 24) + 2, 0), 16777220.0);
-    }
-
-    #[test]
-    fn lengths_and_bounds_are_checked() {
-        let two = F32Mul::new(vec![1.0; 2], Bias::None, 0, CodeType::U8).unwrap();
-        assert!(Rule::F32Mul(two.clone()).validate(3).is_err());
-        assert!(two.clone().clamped(5, 4).is_err() && two.clone().clamped(0, 256).is_err());
-        assert!(F32Mul::new(vec![1.0], Bias::None, 200, CodeType::I8).is_err());
-        let short = F32Out { scale: vec![1.0], bias: vec![0.0; 2], fused: true, relu: false };
-        assert!(Rule::F32Out(short).validate(3).is_err());
     }
 }
