@@ -25,7 +25,7 @@ pub fn fbgemm(scales: Scales<'_>, bias: Option<&[f32]>, relu: bool) -> Result<F3
 /// [`fbgemm`] for any scales, also those (zero, infinite, NaN) that a runtime computes with although they mean nothing.
 ///
 /// # Panics
-/// If the zero point is not a code of the output, which [`Quantization`] excludes.
+/// If the zero point is not a code of the output, which [`Quantization`](crate::Quantization) excludes.
 pub fn fbgemm_unchecked(scales: Scales<'_>, bias: Option<&[f32]>, relu: bool) -> F32Mul {
     let s_aw = scales.map(|s_w| scales.input as f32 * s_w as f32);
     let multiplier = s_aw.iter().map(|s_aw| s_aw / scales.output.scale() as f32).collect();
