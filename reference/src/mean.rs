@@ -41,7 +41,7 @@ pub enum Mean {
 }
 
 impl Mean {
-    /// The code of a window of `pixels` codes.
+    /// The code of a window of codes; `n` is at least 1.
     pub fn apply(&self, codes: impl Iterator<Item = i32>, n: usize) -> i32 {
         let scaled = |input: Quantization, output: Quantization, codes: &mut dyn Iterator<Item = i32>| {
             let acc = codes.fold(0i32, |sum, q| sum.wrapping_add(q.wrapping_sub(input.zero_point())));
@@ -69,7 +69,7 @@ impl Mean {
             }
             Mean::Integer { clamp: [lo, hi] } => {
                 let sum: i64 = codes.map(i64::from).sum();
-                let n = n as i64;
+                let n = (n as i64).max(1);
                 let magnitude = (sum.abs() + n / 2) / n;
                 (if sum < 0 { -magnitude } else { magnitude }).clamp(lo.into(), hi.into()) as i32
             }

@@ -3,7 +3,7 @@
 use super::error::Problem;
 use super::file::{Case, Scalar};
 use super::report::Value;
-use super::{layer, pool, quantize};
+use super::{binary, concat, layer, mean, pool, quantize, unary};
 use crate::explain::{Reason, SaturatedOutput};
 use qexact_kernels::Isa;
 use qexact_reference::{CodeType, Error};
@@ -73,7 +73,7 @@ pub(super) struct Explanation {
 pub(super) type Parse = fn(&mut Case<'_>) -> Result<Box<dyn Operator>, Problem>;
 
 /// Dialect, operator and how to read a case.
-const OPERATORS: [(&str, &str, Parse); 8] = [
+const OPERATORS: &[(&str, &str, Parse)] = &[
     ("fbgemm", "linear", layer::fbgemm_linear),
     ("fbgemm", "conv1d", layer::fbgemm_conv::<1>),
     ("fbgemm", "conv2d", layer::fbgemm_conv::<2>),
@@ -82,13 +82,45 @@ const OPERATORS: [(&str, &str, Parse); 8] = [
     ("aten", "max_pool2d", pool::max),
     ("aten", "avg_pool2d", pool::average),
     ("aten", "adaptive_avg_pool2d", pool::adaptive_average),
+    ("aten", "quantize_per_channel", quantize::per_channel),
+    ("aten", "add", binary::aten_add),
+    ("aten", "mul", binary::aten_mul),
+    ("aten", "cat", concat::aten),
+    ("aten", "unary", unary::aten_unary),
+    ("qnnpack", "add", binary::qnnpack_add),
+    ("qnnpack", "mul", binary::aten_mul),
+    ("qnnpack", "max_pool2d", pool::max),
+    ("qnnpack", "avg_pool2d", mean::qnnpack),
+    ("qnnpack", "adaptive_avg_pool2d", mean::qnnpack_adaptive),
+    ("ort", "QLinearAdd", binary::ort_add),
+    ("ort", "QLinearMul", binary::ort_mul),
+    ("ort", "QLinearAveragePool", mean::ort),
+    ("ort", "QLinearGlobalAveragePool", mean::ort_global),
+    ("ort", "QuantizeLinear", quantize::ort),
+    ("tflite_ref", "add", binary::tflite_add),
+    ("tflite_ref", "mul", binary::tflite_mul),
+    ("tflite_ref", "average_pool_2d", mean::tflite),
+    ("tflite_ref", "quantize", quantize::tflite_ref),
+    ("tflite_ref", "requantize", unary::tflite_ref),
+    ("tflite_ruy", "add", binary::tflite_add),
+    ("tflite_ruy", "mul", binary::tflite_mul),
+    ("tflite_ruy", "average_pool_2d", mean::tflite),
+    ("tflite_ruy", "quantize", quantize::tflite_optimised),
+    ("tflite_ruy", "requantize", unary::tflite_optimised),
+    ("xnnpack", "add", binary::xnnpack_add),
+    ("xnnpack", "mul", binary::xnnpack_mul),
+    // XNNPACK has no int8 average: the delegate leaves it to TFLite.
+    ("xnnpack", "average_pool_2d", mean::tflite),
+    ("xnnpack", "quantize", quantize::xnnpack),
+    ("xnnpack", "requantize", unary::xnnpack),
 ];
 
 /// How to read the cases of an operator.
 pub(super) fn find(dialect: &str, op: &str) -> Result<Parse, Problem> {
     let found = OPERATORS.iter().find(|known| (known.0, known.1) == (dialect, op));
     found.map(|&(_, _, parse)| parse).ok_or_else(|| {
-        let supported = OPERATORS.map(|(dialect, op, _)| format!("{dialect}.{op}")).join(", ");
+        let names: Vec<String> = OPERATORS.iter().map(|(dialect, op, _)| format!("{dialect}.{op}")).collect();
+        let supported = names.join(", ");
         Problem::Unsupported { dialect: dialect.to_owned(), op: op.to_owned(), supported }
     })
 }
