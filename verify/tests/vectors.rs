@@ -17,6 +17,10 @@ const FILES: &[(&str, usize, usize, usize)] = &[
     ("aten.max_pool2d", 12, 7888, 0),
     ("aten.avg_pool2d", 12, 7888, 0),
     ("aten.adaptive_avg_pool2d", 12, 1966, 0),
+    ("fbgemm.linear_dynamic", 12, 814, 0),
+    ("onednn.linear_dynamic", 12, 814, 0),
+    ("qnnpack.linear_dynamic", 12, 814, 0),
+    ("ort.DynamicQuantizeMatMul", 10, 1872, 0),
     ("aten.quantize_per_channel", 10, 3300, 0),
     ("aten.add", 10, 8522, 0),
     ("aten.mul", 10, 8522, 0),
@@ -54,6 +58,7 @@ fn outputs(file: &str) -> &'static [&'static str] {
     match file {
         "aten.quantize_per_tensor" | "aten.quantize_per_channel" | "ort.QuantizeLinear" => &["q", "x_dequant"],
         "aten.unary" => &["hardswish", "leaky_relu", "elu", "sigmoid", "hardsigmoid", "tanh", "relu", "relu6"],
+        "ort.DynamicQuantizeMatMul" => &["y", "q", "q_scale", "q_zero_point", "acc"],
         _ => &["y"],
     }
 }
@@ -90,7 +95,8 @@ fn what_was_recorded_is_reproduced() {
         assert_eq!(report.totals, expected, "{name}");
         assert_eq!(steps, (0..=cases).map(|done| (done, cases)).collect::<Vec<_>>());
         for isa in report.cases.iter().flat_map(|case| &case.isas) {
-            let portable = isa.isa == "reference" || !name.starts_with("fbgemm");
+            let layer = name.starts_with("fbgemm") || name.ends_with("linear_dynamic") || name.ends_with("MatMul");
+            let portable = isa.isa == "reference" || !layer;
             assert_eq!(isa.kernel == "reference", portable, "{name}: {} on {}", isa.kernel, isa.isa);
         }
     }

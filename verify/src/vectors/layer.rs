@@ -197,7 +197,7 @@ impl Operator for Recording {
 
 /// A parameter of the weights: a field for all of them, or a tensor with one element an output channel. Tells
 /// which it is.
-fn one_or_each<T: Scalar + DeserializeOwned>(
+pub(super) fn one_or_each<T: Scalar + DeserializeOwned>(
     case: &mut Case<'_>,
     name: &str,
     channels: usize,

@@ -10,6 +10,7 @@
 mod binary;
 mod compare;
 mod concat;
+mod dynamic;
 mod error;
 mod file;
 mod layer;

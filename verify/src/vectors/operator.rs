@@ -3,7 +3,7 @@
 use super::error::Problem;
 use super::file::{Case, Scalar};
 use super::report::Value;
-use super::{binary, concat, layer, mean, pool, quantize, unary};
+use super::{binary, concat, dynamic, layer, mean, pool, quantize, unary};
 use crate::explain::{Reason, SaturatedOutput};
 use qexact_kernels::Isa;
 use qexact_reference::{CodeType, Error};
@@ -78,6 +78,10 @@ const OPERATORS: &[(&str, &str, Parse)] = &[
     ("fbgemm", "conv1d", layer::fbgemm_conv::<1>),
     ("fbgemm", "conv2d", layer::fbgemm_conv::<2>),
     ("fbgemm", "conv3d", layer::fbgemm_conv::<3>),
+    ("fbgemm", "linear_dynamic", dynamic::fbgemm),
+    ("onednn", "linear_dynamic", dynamic::onednn),
+    ("qnnpack", "linear_dynamic", dynamic::qnnpack),
+    ("ort", "DynamicQuantizeMatMul", dynamic::ort),
     ("aten", "quantize_per_tensor", quantize::per_tensor),
     ("aten", "max_pool2d", pool::max),
     ("aten", "avg_pool2d", pool::average),

@@ -80,7 +80,7 @@ pub struct Difference {
 /// An output.
 #[derive(Clone, Copy, Debug)]
 pub enum Value {
-    /// A code.
+    /// A code, or an accumulator.
     Code(i32),
     /// A real number.
     Real(f32),
@@ -106,6 +106,12 @@ impl From<u8> for Value {
 impl From<i8> for Value {
     fn from(code: i8) -> Value {
         Value::Code(code.into())
+    }
+}
+
+impl From<i32> for Value {
+    fn from(accumulator: i32) -> Value {
+        Value::Code(accumulator)
     }
 }
 
