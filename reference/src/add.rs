@@ -258,6 +258,30 @@ mod tests {
         assert!(separated);
     }
 
+    /// Beside ties, where one rounding more or in another place gives a neighbouring code.
+    #[test]
+    fn every_rounding_matters() {
+        let ort = |[s_a, s_b, s_y]: [f64; 3], [z_a, z_b, z_y]: [i32; 3], a, b| {
+            Add::ort(u8(s_a, z_a), u8(s_b, z_b), u8(s_y, z_y)).apply(a, b)
+        };
+        let outer = [0.29635143280029297, 1.4817571640014648, 2.9635143280029297];
+        assert_eq!(ort(outer, [240, 240, 19], 100, 235), 3, "the outer multiply-add is fused");
+        let inner = [0.26394373178482056, 0.26394373178482056, 2.639437198638916];
+        assert_eq!(ort(inner, [165, 185, 18], 173, 142), 15, "the inner multiply-add is fused");
+        let order = [0.23486994206905365, 0.7046098113059998, 1.4092196226119995];
+        assert_eq!(ort(order, [79, 172, 168], 166, 200), 197, "b comes first");
+        let qnnpack = Add::qnnpack(u8(0.7030976414680481, 0), u8(2.109292984008789, 0), u8(9.843366622924805, 0));
+        assert_eq!(qnnpack.unwrap().apply(157, 202), 55, "21 bits, not 20");
+        let xnnpack = Add::xnnpack(u8(0.6600181460380554, 0), u8(0.6600181460380554, 0), u8(3.960108757019043, 0));
+        assert_eq!(xnnpack.unwrap().apply(233, 220), 75, "20 bits, not 19");
+        let tflite = Add::tflite(u8(0.9404492974281311, 0), u8(0.6583145260810852, 0), u8(1.3166290521621704, 0));
+        assert_eq!(tflite.apply(21, 61), 46, "quotients in f64");
+        // b is a quarter of a unit of the fixed-point sum, and the unit is half a code: −2 of them tie to −1.
+        let power = |n| 2.0f64.powi(n);
+        let tiny = Add::tflite(u8(1.0, 0), u8(power(-21), 10), u8(power(-20), 7));
+        assert_eq!([8, 12].map(|b| tiny.apply(0, b)), [5, 9], "operands are rounded away too");
+    }
+
     #[test]
     fn ratios_are_checked_and_relu_is_a_clamp() {
         let one = u8(1.0, 0);

@@ -83,6 +83,7 @@ mod tests {
         assert_eq!(of(torch([0.0, 1e-3], false)), (f64::from(6.1e-5f32), 0));
         assert_eq!(of(torch([-1e-3, 0.0], false)), (f64::from(6.1e-5f32), 255));
         assert_eq!(of(torch([-1e-3, 1e-3], false)).1, 128, "127.5 to the even");
+        assert_eq!(of(torch([-126.5, 128.5], false)), (1.0, 126), "126.5 to the even");
         assert!(torch([0.0, f32::INFINITY], false).is_err());
         assert!(torch([f32::MIN, f32::MAX], false).is_ok(), "the difference is taken in f64");
     }

@@ -110,6 +110,17 @@ mod tests {
         assert_eq!([[-7, -8], [-7, -6]].map(|codes| mean(integer, &codes)), [-8, -7], "away from zero");
     }
 
+    /// Beside ties.
+    #[test]
+    fn every_division_matters() {
+        let q = u8(0.9606693387031555, 0);
+        for m in [Mean::Scaled { input: q, output: q }, Mean::ClampFirst { input: q, output: q }] {
+            assert_eq!(mean(m, &[195, 195, 195, 195, 195, 198]), 195, "S / (S·6), not (S / S) / 6");
+        }
+        let m = Mean::Real { input: u8(0.9380590319633484, 0), output: u8(1.8761180639266968, 0) };
+        assert_eq!(mean(m, &[180, 78, 237]), 82, "by the count, then by the scale");
+    }
+
     #[test]
     fn overflow() {
         let (input, output) = (u8(1e30, 0), u8(1e-8, 3));

@@ -116,6 +116,15 @@ mod tests {
         assert!(separated);
     }
 
+    /// Beside ties.
+    #[test]
+    fn every_rounding_matters() {
+        let (a, b) = (u8(0.23994599282741547, 0), u8(0.02660183422267437, 0));
+        assert_eq!(Mul::ort(a, b, u8(0.06383003294467926, 39)).apply(77, 15), 154, "not fused");
+        let (a, b) = (u8(0.5004807114601135, 0), u8(0.45499616861343384, 0));
+        assert_eq!(Mul::tflite(a, b, u8(0.1821734458208084, 0)).apply(101, 2), 253, "the multiplier is an f32");
+    }
+
     #[test]
     fn overflow_goes_to_the_bottom_and_relu_is_a_clamp() {
         let y = u8(1e-30, 3);

@@ -196,6 +196,11 @@ mod tests {
             a != b
         });
         assert!(separated);
+        // 247.5 steps in f32, a little less as a product.
+        let to = Quantization::new(0.5057917237281799, 0, CodeType::U8).unwrap();
+        let product = |q: Quantizer| Quantizer { form: DividedAway, factor: 1.0, ..q }.apply(125.18345 * q.factor);
+        assert_eq!(Quantizer::new(DividedAway, to).apply(125.18345), 248);
+        assert_eq!(product(Quantizer::new(Converted, to)), 247);
         // The quotient in f64 does not round to the tie that the quotient in f32 is.
         let separated = (0..200).any(|k| {
             let x = (f64::from(k) + 0.5) * scale;

@@ -117,6 +117,15 @@ mod tests {
     }
 
     #[test]
+    fn quotients() {
+        let rule = Recode::xnnpack(i8(1.0, 0), i8(1.5, 0)).unwrap();
+        assert!(matches!(rule, Recode::EightBits { multiplier: 171, .. }), "170.67 to the nearest");
+        let u8 = |scale| Quantization::new(scale, 0, CodeType::U8).unwrap();
+        let rule = Recode::tflite(u8(0.8869117498397827), u8(1.0642940998077393), Rounding::Away);
+        assert_eq!(rule.apply(177), 148, "in f64; the f32 quotient gives 147");
+    }
+
+    #[test]
     fn saturates() {
         let rule = Recode::tflite(i8(100.0, 0), i8(1.0, 0), Rounding::Up);
         assert_eq!([2, -2].map(|q| rule.apply(q)), [127, -128]);

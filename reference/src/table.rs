@@ -112,6 +112,8 @@ mod tests {
         let at = |f: Function| [-4.0, -1.0, 0.0, 1.5, 4.0].map(|x| f.apply(x));
         assert_eq!(at(Function::Hardswish), [0.0, -1.0 / 3.0, 0.0, 1.125, 4.0]);
         assert_eq!(at(Function::Hardsigmoid), [0.0, 1.0 / 3.0, 0.5, 0.75, 1.0]);
+        assert_eq!(Function::Hardswish.apply(-2.664788), -0.14887814, "the division comes last");
+        assert_eq!(Function::Hardsigmoid.apply(2.430737), 0.9051228, "no reciprocal");
         assert_eq!(at(Function::LeakyRelu(0.5)), [-2.0, -0.5, 0.0, 1.5, 4.0]);
         assert_eq!(at(Function::Elu(2.0))[2..], [0.0, 1.5, 4.0]);
         assert_eq!(Function::Elu(2.0).apply(-1.0), -1.2642411);
