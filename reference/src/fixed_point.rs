@@ -16,7 +16,7 @@ pub enum Rounding {
 pub struct FixedPoint {
     /// In 2³⁰..2³¹, or 0.
     pub mantissa: i32,
-    /// In −31..=…
+    /// At least −31; 0 where the mantissa is 0.
     pub exponent: i32,
 }
 

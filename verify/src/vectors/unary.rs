@@ -10,7 +10,7 @@ use qexact_reference::recode::Recode;
 use qexact_reference::table::{Function, Table};
 use qexact_reference::{CodeType, Error, Quantization, Rounding};
 
-/// Tables, each with the codes it was applied to and what was recorded.
+/// Tables, and what was recorded of each.
 struct Functions {
     tables: Vec<Table>,
     output: Vec<Recorded>,
