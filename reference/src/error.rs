@@ -48,6 +48,15 @@ pub enum Error {
         /// Its value.
         got: f64,
     },
+    /// A ratio of scales is out of the range for which a rule is defined.
+    Ratio {
+        /// Which ratio.
+        what: &'static str,
+        /// Its value.
+        got: f64,
+        /// What it should have been.
+        expected: &'static str,
+    },
     /// A zero point, a clamp bound or a code lies outside the range of its type.
     OutOfRange {
         /// Which number.
@@ -98,6 +107,7 @@ impl fmt::Display for Error {
             Error::Scale { what, got } => {
                 write!(f, "{what} is {got}, expected a finite number greater than zero, also after rounding to f32")
             }
+            Error::Ratio { what, got, expected } => write!(f, "{what} is {got}, expected {expected}"),
             Error::OutOfRange { what, got, lo, hi } => write!(f, "{what} is {got}, expected a value in {lo}..={hi}"),
             Error::Number { what, got, expected } => write!(f, "{what} is {got}, expected {expected}"),
             Error::ElementType { what, got, expected } => write!(f, "{what} holds {got}, expected {expected}"),

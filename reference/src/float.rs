@@ -21,6 +21,36 @@ pub fn round_ties_even_f64(v: f64) -> f64 {
     return libm::rint(v);
 }
 
+/// Round to the nearest integer, ties away from zero.
+#[inline]
+pub fn round_away(v: f64) -> f64 {
+    #[cfg(feature = "std")]
+    return v.round();
+    #[cfg(all(feature = "libm", not(feature = "std")))]
+    return libm::round(v);
+}
+
+/// e to the power v: not correctly rounded, but the same bits everywhere, and within a few units of the last place of
+/// an f64, hence almost always right when rounded to f32.
+///
+/// `v = k·ln 2 + r` with |r| ≤ ln 2 / 2; a Taylor series for r, then an exact scaling by 2ᵏ.
+pub fn exp(v: f64) -> f64 {
+    const LN_2_HIGH: f64 = 6.931_471_803_691_238e-1;
+    const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    if v > 709.0 {
+        return f64::INFINITY;
+    }
+    if v < -708.0 {
+        return 0.0;
+    }
+    let k = round_ties_even_f64(v * core::f64::consts::LOG2_E);
+    let r = (v - k * LN_2_HIGH) - k * LN_2_LOW;
+    // Σ rⁿ / n! by Horner's rule; the first term left out is below 2⁻⁶⁰.
+    let series = (1..=17).rev().fold(1.0, |sum, n| 1.0 + r * sum / f64::from(n));
+    // A NaN converts to 0 and stays in the series.
+    series * f64::from_bits(((1023 + k as i64) as u64) << 52)
+}
+
 /// `a * b + c` with a single rounding.
 #[inline]
 pub fn fma(a: f32, b: f32, c: f32) -> f32 {
@@ -95,6 +125,26 @@ mod tests {
         ] {
             assert_eq!(cvt(v), want, "cvt({v})");
         }
+    }
+
+    #[test]
+    fn rounding_of_f64_at_ties_and_beside_them() {
+        assert_eq!([0.5, 1.5, 2.5, -0.5, -2.5].map(round_ties_even_f64), [0.0, 2.0, 2.0, 0.0, -2.0]);
+        assert_eq!([0.5, 1.5, 2.5, -0.5, -2.5].map(round_away), [1.0, 2.0, 3.0, -1.0, -3.0]);
+        // Adding a half and truncating would give 1.
+        assert_eq!(round_away(0.49999999999999994), 0.0);
+    }
+
+    #[test]
+    fn exp_is_right_to_f32() {
+        let max = |v: f64, want: f64| assert!((exp(v) / want - 1.0).abs() < 1e-15, "exp({v}) = {}", exp(v));
+        max(1.0, core::f64::consts::E);
+        max(-1.0, 0.367_879_441_171_442_33);
+        max(10.0, 22_026.465_794_806_718);
+        max(-50.0, 1.928_749_847_963_917_8e-22);
+        max(0.34657359027997264, core::f64::consts::SQRT_2);
+        assert_eq!([exp(0.0), exp(f64::INFINITY), exp(f64::NEG_INFINITY)], [1.0, f64::INFINITY, 0.0]);
+        assert!(exp(f64::NAN).is_nan());
     }
 
     #[test]

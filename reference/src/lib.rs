@@ -17,6 +17,14 @@
 //! | [`saturation`] | R15 what a machine computes whose pairs of products saturate |
 //! | [`requantize`] | R16 `F32Real`, R17 `Q31Double`, R18 `Q31Single`, R19 `F64`, R20 `Pow2` |
 //! | [`preset`] | how runtimes derive the parameters of rules: R7, R21 |
+//! | [`quantizer`] | R22 quantize and R23 dequantize as every runtime does it |
+//! | [`activation`] | R24 ranges of codes that fused activations leave |
+//! | [`add`], [`mul`] | R25, R26: sums and products of codes |
+//! | [`table`] | R27: functions of one code |
+//! | [`recode`] | R28: codes of one scale to codes of another |
+//! | [`concat`](mod@concat) | R29 |
+//! | [`mean`] | R30: averages of runtimes other than PyTorch's own kernels |
+//! | [`dynamic`] | R31: scale and zero point from data |
 //! | [`observer`] | R32–R39 scales, zero points and codes from float weights and ranges |
 //!
 //! Layouts: activations are N, spatial axes, C (NHWC); weights are O, kernel axes, I (OHWI).
@@ -27,22 +35,34 @@
 
 extern crate alloc;
 
+pub mod activation;
+pub mod add;
 pub mod batch_norm;
+pub mod broadcast;
+pub mod concat;
+pub mod dynamic;
 pub mod elementwise;
 mod error;
+mod fixed_point;
 pub mod float;
 pub mod layer;
 pub mod layout;
+pub mod mean;
+pub mod mul;
 pub mod observer;
 mod operand;
 pub mod pool;
 pub mod preset;
 pub mod quantization;
+pub mod quantizer;
+pub mod recode;
 pub mod requantize;
 pub mod saturation;
 pub mod shape;
+pub mod table;
 
 pub use error::Error;
+pub use fixed_point::{FixedPoint, Rounding};
 pub use layer::{Layer, Region};
 pub use operand::{Addend, Code, Input, Output};
 pub use quantization::{CodeType, Quantization};

@@ -129,37 +129,10 @@ pub struct Average {
 /// # Errors
 /// As [`Pool::output_extents`]; an input of the wrong length, a dilation, a divisor of zero.
 pub fn avg_pool<T: Code>(pool: &Pool, divisor: Divisor, average: Average, input: &[T]) -> Result<Vec<T>, Error> {
-    let extents = pool.check(input)?;
-    if let Some(axis) = pool.axes.iter().find(|a| a.dilation != 1) {
-        return Err(Error::Extent { what: "dilation of an average", got: axis.dilation, expected: "1".into() });
-    }
-    if divisor == Divisor::Constant(0) {
-        return Err(Error::Extent { what: "divisor", got: 0, expected: "at least 1".into() });
-    }
-    let mut output = Vec::new();
-    each_window(pool.batch, extents, |image, at| {
-        let (mut ranges, mut padded, mut inside) = ([0..0, 0..0, 0..0], 1usize, 1usize);
-        for ((range, axis), at) in ranges.iter_mut().zip(&pool.axes).zip(at) {
-            // In padded coordinates, clipped to the padded image and then to the image.
-            let start = at * axis.stride;
-            let end = (start + axis.kernel).min(axis.input + axis.padding[0] + axis.padding[1]);
-            let shift = axis.padding[0];
-            *range = start.saturating_sub(shift)..end.saturating_sub(shift).min(axis.input);
-            padded *= end - start;
-            inside *= range.len();
-        }
-        let n = match divisor {
-            Divisor::Padded => padded,
-            Divisor::Image => inside,
-            Divisor::Constant(n) => n as usize,
-        };
-        for channel in 0..pool.channels {
-            let sum = window_sum(pool, input, image, &ranges, channel);
-            let acc = sum.wrapping_sub(average.zero_point.wrapping_mul(inside as i32));
-            output.push(T::from_i32(average.of_window(acc, n)));
-        }
-    });
-    Ok(output)
+    each_window_average(pool, divisor, input, |codes, inside, n| {
+        let sum = codes.fold(0i32, i32::wrapping_add);
+        average.of_window(sum.wrapping_sub(average.zero_point.wrapping_mul(inside as i32)), n)
+    })
 }
 
 /// R12: the average of each of `output` windows that divide every axis as evenly as possible.
@@ -259,17 +232,63 @@ fn pixel(axes: &[Axis; 3], image: usize, at: [usize; 3]) -> usize {
     axes.iter().zip(at).fold(image, |pixel, (axis, at)| pixel * axis.input + at)
 }
 
-fn window_sum<T: Code>(pool: &Pool, input: &[T], image: usize, ranges: &[Range<usize>; 3], channel: usize) -> i32 {
-    let mut sum = 0i32;
-    for z in ranges[0].clone() {
-        for y in ranges[1].clone() {
-            for x in ranges[2].clone() {
-                let code: i32 = input[pixel(&pool.axes, image, [z, y, x]) * pool.channels + channel].into();
-                sum = sum.wrapping_add(code);
-            }
-        }
+/// `mean(codes, inside, n)` of each window: its codes that lie in the image, in order, how many there are, the divisor.
+pub(crate) fn each_window_average<T: Code>(
+    pool: &Pool,
+    divisor: Divisor,
+    input: &[T],
+    mean: impl Fn(&mut dyn Iterator<Item = i32>, usize, usize) -> i32,
+) -> Result<Vec<T>, Error> {
+    let extents = pool.check(input)?;
+    if let Some(axis) = pool.axes.iter().find(|a| a.dilation != 1) {
+        return Err(Error::Extent { what: "dilation of an average", got: axis.dilation, expected: "1".into() });
     }
-    sum
+    if divisor == Divisor::Constant(0) {
+        return Err(Error::Extent { what: "divisor", got: 0, expected: "at least 1".into() });
+    }
+    let mut output = Vec::new();
+    each_window(pool.batch, extents, |image, at| {
+        let (mut ranges, mut padded, mut inside) = ([0..0, 0..0, 0..0], 1usize, 1usize);
+        for ((range, axis), at) in ranges.iter_mut().zip(&pool.axes).zip(at) {
+            // In padded coordinates, clipped to the padded image and then to the image.
+            let start = at * axis.stride;
+            let end = (start + axis.kernel).min(axis.input + axis.padding[0] + axis.padding[1]);
+            let shift = axis.padding[0];
+            *range = start.saturating_sub(shift)..end.saturating_sub(shift).min(axis.input);
+            padded *= end - start;
+            inside *= range.len();
+        }
+        let n = match divisor {
+            Divisor::Padded => padded,
+            Divisor::Image => inside,
+            Divisor::Constant(n) => n as usize,
+        };
+        for channel in 0..pool.channels {
+            output.push(T::from_i32(mean(&mut window_codes(pool, input, image, &ranges, channel), inside, n)));
+        }
+    });
+    Ok(output)
+}
+
+/// The codes of a channel in a part of an image, the last axis fastest.
+fn window_codes<'a, T: Code>(
+    pool: &'a Pool,
+    input: &'a [T],
+    image: usize,
+    ranges: &[Range<usize>; 3],
+    channel: usize,
+) -> impl Iterator<Item = i32> + 'a {
+    let [depth, height, width] = ranges.clone();
+    depth.flat_map(move |z| {
+        let width = width.clone();
+        height.clone().flat_map(move |y| {
+            width.clone().map(move |x| input[pixel(&pool.axes, image, [z, y, x]) * pool.channels + channel].into())
+        })
+    })
+}
+
+fn window_sum<T: Code>(pool: &Pool, input: &[T], image: usize, ranges: &[Range<usize>; 3], channel: usize) -> i32 {
+    window_codes(pool, input, image, ranges, channel).fold(0i32, i32::wrapping_add)
 }
 
 #[cfg(test)]

@@ -49,7 +49,51 @@ const FILES: &[(&str, usize, usize, usize)] = &[
     ("aten.max_pool2d", 12, 7888, 0),
     ("aten.avg_pool2d", 12, 7888, 0),
     ("aten.adaptive_avg_pool2d", 12, 1966, 0),
+    ("fbgemm.linear_dynamic", 12, 814, 0),
+    ("onednn.linear_dynamic", 12, 814, 0),
+    ("qnnpack.linear_dynamic", 12, 814, 0),
+    ("ort.DynamicQuantizeMatMul", 10, 1872, 0),
+    ("aten.quantize_per_channel", 10, 3300, 0),
+    ("aten.add", 10, 8522, 0),
+    ("aten.mul", 10, 8522, 0),
+    ("aten.cat", 10, 3744, 0),
+    ("aten.unary", 10, 20480, 0),
+    ("qnnpack.add", 10, 8522, 0),
+    ("qnnpack.mul", 10, 8522, 0),
+    ("qnnpack.max_pool2d", 12, 7888, 0),
+    ("qnnpack.avg_pool2d", 12, 7824, 0),
+    ("qnnpack.adaptive_avg_pool2d", 12, 520, 0),
+    ("ort.QLinearAdd", 10, 8032, 0),
+    ("ort.QLinearMul", 10, 8032, 0),
+    ("ort.QLinearAveragePool", 10, 2316, 0),
+    ("ort.QLinearGlobalAveragePool", 10, 144, 0),
+    ("ort.QuantizeLinear", 10, 2520, 0),
+    ("tflite_ref.add", 10, 7360, 0),
+    ("tflite_ref.mul", 10, 7360, 0),
+    ("tflite_ref.average_pool_2d", 10, 1494, 0),
+    ("tflite_ref.quantize", 10, 2025, 0),
+    ("tflite_ref.requantize", 10, 7360, 0),
+    ("tflite_ruy.add", 10, 7360, 0),
+    ("tflite_ruy.mul", 10, 7360, 0),
+    ("tflite_ruy.average_pool_2d", 10, 1494, 0),
+    ("tflite_ruy.quantize", 10, 2025, 0),
+    ("tflite_ruy.requantize", 10, 7360, 0),
+    ("xnnpack.add", 10, 7360, 0),
+    ("xnnpack.mul", 10, 7360, 0),
+    ("xnnpack.average_pool_2d", 10, 1494, 0),
+    ("xnnpack.quantize", 10, 2025, 0),
+    ("xnnpack.requantize", 10, 7360, 0),
 ];
+
+/// The tensors that a runtime returned.
+fn outputs(file: &str) -> &'static [&'static str] {
+    match file {
+        "aten.quantize_per_tensor" | "aten.quantize_per_channel" | "ort.QuantizeLinear" => &["q", "x_dequant"],
+        "aten.unary" => &["hardswish", "leaky_relu", "elu", "sigmoid", "hardsigmoid", "tanh", "relu", "relu6"],
+        "ort.DynamicQuantizeMatMul" => &["y", "q", "q_scale", "q_zero_point", "acc"],
+        _ => &["y"],
+    }
+}
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/vectors").join(format!("{name}.safetensors"))
@@ -83,7 +127,8 @@ fn what_was_recorded_is_reproduced() {
         assert_eq!(report.totals, expected, "{name}");
         assert_eq!(steps, (0..=cases).map(|done| (done, cases)).collect::<Vec<_>>());
         for isa in report.cases.iter().flat_map(|case| &case.isas) {
-            let portable = isa.isa == "reference" || name.starts_with("aten");
+            let layer = name.starts_with("fbgemm") || name.ends_with("linear_dynamic") || name.ends_with("MatMul");
+            let portable = isa.isa == "reference" || !layer;
             assert_eq!(isa.kernel == "reference", portable, "{name}: {} on {}", isa.kernel, isa.isa);
         }
     }
@@ -175,8 +220,7 @@ fn a_changed_byte_of_an_expected_output_is_noticed() {
     for &(name, cases, ..) in FILES {
         let original = bytes(name);
         let clean = reference(&original, false);
-        let outputs: &[&str] = if name.contains("quantize") { &["q", "x_dequant"] } else { &["y"] };
-        for (case, output) in (0..cases).flat_map(|case| outputs.iter().map(move |output| (case, output))) {
+        for (case, output) in (0..cases).flat_map(|case| outputs(name).iter().map(move |output| (case, output))) {
             let span = span(&original, &format!("case{case:02}.{output}"));
             let step = (span.len() / 8).max(1) | 1;
             for (turn, position) in span.clone().step_by(step).chain([span.end - 1]).enumerate() {
@@ -368,6 +412,43 @@ fn fields_are_checked() {
         ("aten.avg_pool2d", "case00", "dilation", Some(json!([1, 2])), "dilation of an average is 2, expected 1"),
         ("aten.adaptive_avg_pool2d", "case00", "output_size", Some(json!([0, 1])), "expected U8 [2, 64, 0, 1]"),
         ("aten.adaptive_avg_pool2d", "case00", "scale", Some(Json::Null), "field `scale` is null, expected a number"),
+        ("aten.add", "case00", "simd_granule", Some(json!(0)), "field `simd_granule` is 0, expected an integer of at"),
+        ("aten.add", "case00", "a_zero_point", Some(json!(256)), "a_scale and a_zero_point: zero point is 256"),
+        ("aten.add", "case00", "b_scale", None, "field `b_scale` is missing, expected a number"),
+        ("aten.unary", "case00", "tanh_out", Some(json!([1])), "field `tanh_out` is [1], expected [scale, zero point]"),
+        (
+            "aten.unary",
+            "case00",
+            "relu_out",
+            Some(json!("y_scale")),
+            "field `relu_out` is `y_scale`, expected x_scale,",
+        ),
+        ("aten.quantize_per_channel", "case00", "axis", Some(json!(1)), "field `axis` is 1, expected 0"),
+        ("qnnpack.add", "case00", "y_scale", Some(json!(1e30)), "ratio of the scales of a and y is"),
+        ("qnnpack.avg_pool2d", "case00", "ceil_mode", Some(json!(true)), "field `ceil_mode` is true, expected false"),
+        (
+            "qnnpack.adaptive_avg_pool2d",
+            "case00",
+            "output_size",
+            Some(json!([2, 1])),
+            "`output_size` is [2, 1], expected",
+        ),
+        (
+            "ort.QLinearAveragePool",
+            "case00",
+            "pads",
+            Some(json!([1, 1])),
+            "field `pads` is [1, 1], expected 4 integers",
+        ),
+        (
+            "ort.QLinearAveragePool",
+            "case00",
+            "count_include_pad",
+            Some(json!(2)),
+            "`count_include_pad` is 2, expected 0",
+        ),
+        ("tflite_ref.mul", "case00", "activation", Some(json!("tanh")), "field `activation` is `tanh`, expected null,"),
+        ("xnnpack.requantize", "case00", "x_scale", Some(json!(1e9)), "ratio of the scales of x and y is 16000000000"),
     ] {
         let text = refusal(&edit_field(&bytes(file), case, field, value.as_ref()));
         assert!(

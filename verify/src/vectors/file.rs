@@ -129,6 +129,8 @@ impl Case<'_> {
         let what = match prefix {
             "x_" => "x_scale and x_zero_point",
             "y_" => "y_scale and y_zero_point",
+            "a_" => "a_scale and a_zero_point",
+            "b_" => "b_scale and b_zero_point",
             _ => "scale and zero_point",
         };
         Quantization::new(scale, zero_point, codes).map_err(Problem::refused(what))
@@ -186,6 +188,15 @@ impl Case<'_> {
         Ok(elements)
     }
 
+    /// The codes in the tensor `name`, which must have this type and shape.
+    pub(super) fn codes(&mut self, name: &str, shape: &[usize], codes: CodeType) -> Result<Vec<i32>, Problem> {
+        Ok(if codes.is_signed() {
+            self.tensor::<i8>(name, shape)?.into_iter().map(Into::into).collect()
+        } else {
+            self.tensor::<u8>(name, shape)?.into_iter().map(Into::into).collect()
+        })
+    }
+
     /// Checks that everything was taken.
     pub(super) fn finish(&self) -> Result<(), Problem> {
         let field = self.fields.keys().next().map(|name| (Part::Field, name.clone()));
@@ -238,4 +249,4 @@ macro_rules! scalar {
     )*};
 }
 
-scalar!(u8 => U8, i8 => I8, i16 => I16, i32 => I32, f32 => F32, f64 => F64);
+scalar!(u8 => U8, i8 => I8, i16 => I16, i32 => I32, i64 => I64, f32 => F32, f64 => F64);

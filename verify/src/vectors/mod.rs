@@ -7,19 +7,25 @@
 //! ([`saturation`](qexact_reference::saturation)), the departure is recomputed output by output; only an output
 //! that comes out as recorded is excused. Kernels never saturate: nothing excuses them.
 
+mod binary;
 mod compare;
+mod concat;
+mod dynamic;
 mod error;
 mod file;
 mod layer;
+mod mean;
 mod operator;
 mod pool;
 mod quantize;
 mod report;
+mod unary;
 
 pub use error::{Error, Part, Problem};
 pub use report::{CaseReport, Difference, FileReport, IsaReport, Totals, Value};
 
 use qexact_kernels::Isa;
+use qexact_reference::activation::Activation;
 use std::path::Path;
 
 /// What to check, and how strictly.
@@ -75,6 +81,17 @@ pub fn run_bytes(
     }
     progress(total, total);
     Ok(FileReport::new(file.to_owned(), dialect, op, runtime, reports))
+}
+
+/// The activation that TFLite fuses into an operator.
+fn activation(case: &mut file::Case<'_>) -> Result<Activation, Problem> {
+    let expected = "null, `relu` or `relu6`";
+    match case.nullable_field::<String>("activation", expected)?.as_deref() {
+        None => Ok(Activation::None),
+        Some("relu") => Ok(Activation::Relu),
+        Some("relu6") => Ok(Activation::Relu6),
+        Some(other) => Err(Problem::wrong(Part::Field, "activation", format_args!("`{other}`"), expected)),
+    }
 }
 
 #[cfg(test)]

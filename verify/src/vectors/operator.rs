@@ -3,7 +3,7 @@
 use super::error::Problem;
 use super::file::{Case, Scalar};
 use super::report::Value;
-use super::{layer, pool, quantize};
+use super::{binary, concat, dynamic, layer, mean, pool, quantize, unary};
 use crate::explain::{Reason, SaturatedOutput};
 use qexact_kernels::Isa;
 use qexact_reference::{CodeType, Error};
@@ -110,10 +110,45 @@ const OPERATORS: &[(&str, &str, Parse)] = &[
     ("xnnpack", "depthwise_conv2d", |case| layer::lite_depthwise_conv2d(case, &layer::XNNPACK)),
     ("xnnpack", "fully_connected", |case| layer::lite_linear(case, &layer::XNNPACK)),
     ("brevitas", "linear_fixed_point", |case| layer::linear(case, &layer::BREVITAS)),
+    ("fbgemm", "linear_dynamic", dynamic::fbgemm),
+    ("onednn", "linear_dynamic", dynamic::onednn),
+    ("qnnpack", "linear_dynamic", dynamic::qnnpack),
+    ("ort", "DynamicQuantizeMatMul", dynamic::ort),
     ("aten", "quantize_per_tensor", quantize::per_tensor),
     ("aten", "max_pool2d", pool::max),
     ("aten", "avg_pool2d", pool::average),
     ("aten", "adaptive_avg_pool2d", pool::adaptive_average),
+    ("aten", "quantize_per_channel", quantize::per_channel),
+    ("aten", "add", binary::aten_add),
+    ("aten", "mul", binary::aten_mul),
+    ("aten", "cat", concat::aten),
+    ("aten", "unary", unary::aten_unary),
+    ("qnnpack", "add", binary::qnnpack_add),
+    ("qnnpack", "mul", binary::aten_mul),
+    ("qnnpack", "max_pool2d", pool::max),
+    ("qnnpack", "avg_pool2d", mean::qnnpack),
+    ("qnnpack", "adaptive_avg_pool2d", mean::qnnpack_adaptive),
+    ("ort", "QLinearAdd", binary::ort_add),
+    ("ort", "QLinearMul", binary::ort_mul),
+    ("ort", "QLinearAveragePool", mean::ort),
+    ("ort", "QLinearGlobalAveragePool", mean::ort_global),
+    ("ort", "QuantizeLinear", quantize::ort),
+    ("tflite_ref", "add", binary::tflite_add),
+    ("tflite_ref", "mul", binary::tflite_mul),
+    ("tflite_ref", "average_pool_2d", mean::tflite),
+    ("tflite_ref", "quantize", quantize::tflite_ref),
+    ("tflite_ref", "requantize", unary::tflite_ref),
+    ("tflite_ruy", "add", binary::tflite_add),
+    ("tflite_ruy", "mul", binary::tflite_mul),
+    ("tflite_ruy", "average_pool_2d", mean::tflite),
+    ("tflite_ruy", "quantize", quantize::tflite_optimised),
+    ("tflite_ruy", "requantize", unary::tflite_optimised),
+    ("xnnpack", "add", binary::xnnpack_add),
+    ("xnnpack", "mul", binary::xnnpack_mul),
+    // XNNPACK has no int8 average: the delegate leaves it to TFLite.
+    ("xnnpack", "average_pool_2d", mean::tflite),
+    ("xnnpack", "quantize", quantize::xnnpack),
+    ("xnnpack", "requantize", unary::xnnpack),
 ];
 
 /// How to read the cases of an operator.

@@ -8,7 +8,7 @@ use qexact_reference::pool::{AdaptivePool, Average, Divisor, Memory, Pool, adapt
 use qexact_reference::{Axis, Code, Error, layout};
 
 /// The largest window, in pixels. A recording is far from it; a file that asks for more wants time.
-const LARGEST_WINDOW: usize = 1 << 20;
+pub(super) const LARGEST_WINDOW: usize = 1 << 20;
 
 /// A recorded pool, channels last.
 struct Recording {

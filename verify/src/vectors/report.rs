@@ -80,7 +80,7 @@ pub struct Difference {
 /// An output.
 #[derive(Clone, Copy, Debug)]
 pub enum Value {
-    /// A code.
+    /// A code, or an accumulator.
     Code(i32),
     /// A real number.
     Real(f32),
@@ -112,6 +112,12 @@ impl From<i8> for Value {
 impl From<i16> for Value {
     fn from(code: i16) -> Value {
         Value::Code(code.into())
+    }
+}
+
+impl From<i32> for Value {
+    fn from(accumulator: i32) -> Value {
+        Value::Code(accumulator)
     }
 }
 

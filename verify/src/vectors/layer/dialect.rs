@@ -114,7 +114,7 @@ impl Parameters {
 
 /// A parameter of the weights: a field for all of them, or a tensor with one element an output channel. Tells
 /// which it is.
-fn one_or_each<T: Scalar + DeserializeOwned>(
+pub(in super::super) fn one_or_each<T: Scalar + DeserializeOwned>(
     case: &mut Case<'_>,
     name: &str,
     channels: usize,

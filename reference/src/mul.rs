@@ -1,0 +1,135 @@
+//! Rule R26: the product of two quantized numbers.
+
+use crate::Quantization;
+use crate::activation::Activation;
+use crate::fixed_point::{FixedPoint, Rounding};
+use crate::float::cvt;
+
+/// How the integer product `p = (a − z_A)(b − z_B)`, which is exact, becomes a code.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scaling {
+    /// `cvt(f32(p) · m) + z_Y`: R6 without a bias.
+    ZeroPointAfter(f32),
+    /// `cvt(f32(p) · m + f32(z_Y))`, two roundings: the parity of z_Y turns ties.
+    ZeroPointBefore(f32),
+    /// A fixed-point product rounded twice, ties of the second rounding away from zero.
+    FixedPoint(FixedPoint),
+}
+
+/// R26: the code of the product of two codes, clamped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mul {
+    /// z_A and z_B.
+    pub zero_points: [i32; 2],
+    /// From the integer product to the code.
+    pub scaling: Scaling,
+    /// z_Y
+    pub zero_point: i32,
+    /// Smallest and largest code.
+    pub clamp: [i32; 2],
+}
+
+impl Mul {
+    /// PyTorch, with every engine: `m = (f32(S_A) · f32(S_B)) · (f32(1) / f32(S_Y))`, a reciprocal.
+    pub fn aten(a: Quantization, b: Quantization, y: Quantization) -> Mul {
+        let multiplier = a.scale() as f32 * b.scale() as f32 * (1.0 / y.scale() as f32);
+        Mul::new(a, b, y, Scaling::ZeroPointAfter(multiplier))
+    }
+
+    /// XNNPACK: `m = (f32(S_A) · f32(S_B)) / f32(S_Y)`, a division.
+    pub fn xnnpack(a: Quantization, b: Quantization, y: Quantization) -> Mul {
+        Mul::new(a, b, y, Scaling::ZeroPointAfter(quotient(a, b, y)))
+    }
+
+    /// ONNX Runtime's QLinearMul: m as in [`xnnpack`](Mul::xnnpack), the zero point before the rounding.
+    pub fn ort(a: Quantization, b: Quantization, y: Quantization) -> Mul {
+        Mul::new(a, b, y, Scaling::ZeroPointBefore(quotient(a, b, y)))
+    }
+
+    /// TFLite, reference and optimised alike: the fixed-point number of m as in [`xnnpack`](Mul::xnnpack), computed
+    /// in f32.
+    pub fn tflite(a: Quantization, b: Quantization, y: Quantization) -> Mul {
+        Mul::new(a, b, y, Scaling::FixedPoint(FixedPoint::new(quotient(a, b, y).into())))
+    }
+
+    fn new(a: Quantization, b: Quantization, y: Quantization, scaling: Scaling) -> Mul {
+        let zero_points = [a.zero_point(), b.zero_point()];
+        Mul { zero_points, scaling, zero_point: y.zero_point(), clamp: Activation::None.clamp(y) }
+    }
+
+    /// The same rule, clamped to what an [`Activation`] leaves.
+    #[must_use]
+    pub fn clamped(mut self, [lo, hi]: [i32; 2]) -> Mul {
+        self.clamp = [lo, hi.max(lo)];
+        self
+    }
+
+    /// The code of the product of two codes.
+    #[inline]
+    pub fn apply(&self, a: i32, b: i32) -> i32 {
+        let [z_a, z_b] = self.zero_points;
+        let product = a.wrapping_sub(z_a).wrapping_mul(b.wrapping_sub(z_b));
+        let code = match self.scaling {
+            Scaling::ZeroPointAfter(m) => cvt(product as f32 * m).saturating_add(self.zero_point),
+            Scaling::ZeroPointBefore(m) => cvt(product as f32 * m + self.zero_point as f32),
+            Scaling::FixedPoint(m) => m.multiply(product, Rounding::Away).saturating_add(self.zero_point),
+        };
+        let [lo, hi] = self.clamp;
+        code.clamp(lo, hi)
+    }
+}
+
+fn quotient(a: Quantization, b: Quantization, y: Quantization) -> f32 {
+    a.scale() as f32 * b.scale() as f32 / y.scale() as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CodeType;
+
+    fn u8(scale: f64, zero_point: i32) -> Quantization {
+        Quantization::new(scale, zero_point, CodeType::U8).unwrap()
+    }
+
+    #[test]
+    fn ties() {
+        let (a, b, y) = (u8(1.0, 10), u8(0.5, 9), u8(1.0, 7));
+        // Products ±1 and ±3 of half a step.
+        let ties = |rule: Mul| [11, 13, 9, 7].map(|a| rule.apply(a, 10));
+        assert_eq!(ties(Mul::aten(a, b, y)), [7, 9, 7, 5]);
+        assert_eq!(ties(Mul::xnnpack(a, b, y)), [7, 9, 7, 5]);
+        assert_eq!(ties(Mul::ort(a, b, y)), [8, 8, 6, 6]);
+        // The first of two roundings is exact here.
+        assert_eq!(ties(Mul::tflite(a, b, y)), [8, 9, 7, 6]);
+        let (a, b, y) = (u8(0.5, 10), u8(0.25, 9), u8(1.0, 7));
+        let ties = |rule: Mul| [14, 22, 6, 254].map(|a| rule.apply(a, 10));
+        assert_eq!(ties(Mul::tflite(a, b, y))[..3], [8, 9, 6], "away");
+    }
+
+    #[test]
+    fn a_reciprocal_is_not_a_division() {
+        let separated = (1..400).any(|i| {
+            let (a, b, y) = (u8(0.01 + f64::from(i) * 1e-4, 0), u8(0.018, 0), u8(0.0207, 0));
+            Mul::aten(a, b, y).scaling != Mul::xnnpack(a, b, y).scaling
+        });
+        assert!(separated);
+    }
+
+    /// Beside ties.
+    #[test]
+    fn every_rounding_matters() {
+        let (a, b) = (u8(0.23994599282741547, 0), u8(0.02660183422267437, 0));
+        assert_eq!(Mul::ort(a, b, u8(0.06383003294467926, 39)).apply(77, 15), 154, "not fused");
+        let (a, b) = (u8(0.5004807114601135, 0), u8(0.45499616861343384, 0));
+        assert_eq!(Mul::tflite(a, b, u8(0.1821734458208084, 0)).apply(101, 2), 253, "the multiplier is an f32");
+    }
+
+    #[test]
+    fn overflow_goes_to_the_bottom_and_relu_is_a_clamp() {
+        let y = u8(1e-30, 3);
+        let rule = Mul::aten(u8(1.0, 0), u8(1.0, 0), y);
+        assert_eq!(rule.apply(1, 1), 0);
+        assert_eq!(rule.clamped(Activation::Relu.clamp(y)).apply(1, 1), 3);
+    }
+}

@@ -1,0 +1,161 @@
+//! Sums and products of two quantized tensors.
+
+use super::activation;
+use super::error::{Part, Problem};
+use super::file::Case;
+use super::operator::{Operator, Outputs, Recorded};
+use super::report::Value;
+use qexact_reference::activation::Activation;
+use qexact_reference::add::{Add, Form};
+use qexact_reference::broadcast::{broadcast, broadcast_shape};
+use qexact_reference::mul::Mul;
+use qexact_reference::{CodeType, Error, Quantization};
+
+/// A recorded call. All elements before `body` follow the first rule, the others the second.
+struct Recording {
+    rules: [Rule; 2],
+    body: usize,
+    a: (Vec<i32>, Vec<usize>),
+    b: (Vec<i32>, Vec<usize>),
+    output: [Recorded; 1],
+}
+
+#[derive(Clone, Copy)]
+enum Rule {
+    Add(Add),
+    Mul(Mul),
+}
+
+impl Rule {
+    fn clamped(self, clamp: [i32; 2]) -> Rule {
+        match self {
+            Rule::Add(rule) => Rule::Add(rule.clamped(clamp)),
+            Rule::Mul(rule) => Rule::Mul(rule.clamped(clamp)),
+        }
+    }
+
+    fn apply(&self, a: i32, b: i32) -> i32 {
+        match self {
+            Rule::Add(rule) => rule.apply(a, b),
+            Rule::Mul(rule) => rule.apply(a, b),
+        }
+    }
+}
+
+/// `torch.ops.quantized.add(a, b)`: whole groups of `simd_granule` elements and the elements left have two formulas.
+pub(super) fn aten_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let granule = granule(case)?;
+    let activation = relu(case)?;
+    recording(case, activation, granule, |[a, b, y]| {
+        let rule = |form| Rule::Add(Add::aten(a, b, y, form));
+        Ok([rule(Form::Body), rule(Form::Tail)])
+    })
+}
+
+/// `torch.ops.quantized.mul(a, b)`, the same kernel with the engines fbgemm and qnnpack. Body and tail agree.
+pub(super) fn aten_mul(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let granule = granule(case)?;
+    let activation = relu(case)?;
+    recording(case, activation, granule, |[a, b, y]| Ok([Rule::Mul(Mul::aten(a, b, y)); 2]))
+}
+
+/// `torch.ops.quantized.add(a, b)` with the engine qnnpack.
+pub(super) fn qnnpack_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let granule = granule(case)?;
+    let activation = relu(case)?;
+    recording(case, activation, granule, |[a, b, y]| Ok([Rule::Add(Add::qnnpack(a, b, y)?); 2]))
+}
+
+/// `com.microsoft.QLinearAdd`
+pub(super) fn ort_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    recording(case, Activation::None, 1, |[a, b, y]| Ok([Rule::Add(Add::ort(a, b, y)); 2]))
+}
+
+/// `com.microsoft.QLinearMul`
+pub(super) fn ort_mul(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    recording(case, Activation::None, 1, |[a, b, y]| Ok([Rule::Mul(Mul::ort(a, b, y)); 2]))
+}
+
+/// TFLite's `ADD`, reference and optimised.
+pub(super) fn tflite_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let activation = activation(case)?;
+    recording(case, activation, 1, |[a, b, y]| Ok([Rule::Add(Add::tflite(a, b, y)); 2]))
+}
+
+/// TFLite's `MUL`, reference and optimised.
+pub(super) fn tflite_mul(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let activation = activation(case)?;
+    recording(case, activation, 1, |[a, b, y]| Ok([Rule::Mul(Mul::tflite(a, b, y)); 2]))
+}
+
+/// TFLite's `ADD` given to XNNPACK.
+pub(super) fn xnnpack_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let activation = activation(case)?;
+    recording(case, activation, 1, |[a, b, y]| Ok([Rule::Add(Add::xnnpack(a, b, y)?); 2]))
+}
+
+/// TFLite's `MUL` given to XNNPACK.
+pub(super) fn xnnpack_mul(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let activation = activation(case)?;
+    recording(case, activation, 1, |[a, b, y]| Ok([Rule::Mul(Mul::xnnpack(a, b, y)); 2]))
+}
+
+/// How many elements PyTorch's vector body takes at a time.
+fn granule(case: &mut Case<'_>) -> Result<usize, Problem> {
+    let expected = "an integer of at least 1";
+    match case.field("simd_granule", expected)? {
+        0 => Err(Problem::wrong(Part::Field, "simd_granule", 0, expected)),
+        granule => Ok(granule),
+    }
+}
+
+fn relu(case: &mut Case<'_>) -> Result<Activation, Problem> {
+    let relu: bool = case.field("relu", "true or false")?;
+    Ok(if relu { Activation::Relu } else { Activation::None })
+}
+
+/// The parts that all cases have; `rules` are those of body and tail.
+fn recording(
+    case: &mut Case<'_>,
+    activation: Activation,
+    granule: usize,
+    rules: impl Fn([Quantization; 3]) -> Result<[Rule; 2], Error>,
+) -> Result<Box<dyn Operator>, Problem> {
+    let (a_shape, b_shape) = (case.any_dims("a")?, case.any_dims("b")?);
+    let shape = broadcast_shape(&a_shape, &b_shape).map_err(Problem::refused("shapes of a and b"))?;
+    let types = [case.code_type("a")?, case.code_type("b")?, case.code_type("y")?];
+    let mut quantization = |prefix, codes: CodeType| case.quantization(prefix, codes);
+    let [a, b, y] = [quantization("a_", types[0])?, quantization("b_", types[1])?, quantization("y_", types[2])?];
+    let rules = rules([a, b, y]).map_err(Problem::refused("a_scale, b_scale and y_scale"))?;
+    let output = [Recorded::take_codes(case, "y", shape, types[2])?];
+    let len = output[0].values.len();
+    Ok(Box::new(Recording {
+        rules: rules.map(|rule| rule.clamped(activation.clamp(y))),
+        body: len / granule * granule,
+        a: (case.codes("a", &a_shape, types[0])?, a_shape),
+        b: (case.codes("b", &b_shape, types[1])?, b_shape),
+        output,
+    }))
+}
+
+impl Operator for Recording {
+    fn describe(&self) -> String {
+        let (len, body) = (self.output[0].values.len(), self.body);
+        let tail = if body < len { format!(", the last {} in the tail", len - body) } else { String::new() };
+        format!("{:?}{tail}", self.output[0].shape)
+    }
+
+    fn recorded(&self) -> &[Recorded] {
+        &self.output
+    }
+
+    fn exact(&self) -> Result<Outputs, Error> {
+        let mut index = 0;
+        let y = broadcast((&self.a.0, &self.a.1), (&self.b.0, &self.b.1), |a, b| {
+            let rule = &self.rules[usize::from(index >= self.body)];
+            index += 1;
+            Value::Code(rule.apply(a, b))
+        })?;
+        Ok(vec![y])
+    }
+}
