@@ -10,7 +10,7 @@
 //! | PyTorch, engine qnnpack | [`qnnpack`] | R6 |
 //! | ONNX Runtime | [`ort`] | R6 |
 //! | ONNX reference evaluator | [`onnx_reference`] | R19 |
-//! | XNNPACK | [`xnnpack`]; [`xnnpack_rndnu`] on CPUs without fast f32 | R6; R18 |
+//! | XNNPACK | [`xnnpack`]; [`xnnpack_rndnu`] in its scalar and NEON kernels | R6; R18 |
 //! | TFLite, reference kernels | [`tflite_reference`], [`tflite_reference_fully_connected`] | R17; R19 |
 //! | TFLite, ruy on x86 | [`tflite_ruy`], [`tflite_ruy_fully_connected`] | R17 |
 //! | TFLite, built with single rounding | [`tflite_single`] | R18 |
