@@ -272,7 +272,7 @@ impl Fit {
             let limit = if one_sided { mean.abs() } else { deviation * r.real(1.0, 3.0) };
             let fitted = r.real(0.5, 1.5) * target / deviation;
             match self.fill {
-                Fill::Ties => (sign * fitted.log2().floor().min(-1.0).exp2()) as f32,
+                Fill::Ties => (sign * power_of_two(fitted).min(0.5)) as f32,
                 Fill::Overflow if overflow && per_channel && r.once_in(2) => r.choose(&PECULIAR),
                 Fill::Overflow if overflow && (!per_channel || r.once_in(2)) => (sign * 2147483648.0 / limit) as f32,
                 _ => (sign * fitted) as f32,
@@ -314,6 +314,11 @@ impl Fit {
             }
         }
     }
+}
+
+/// The largest power of two that is not larger: the number without its fraction bits.
+fn power_of_two(v: f64) -> f64 {
+    f64::from_bits(v.to_bits() & 0x7ff << 52)
 }
 
 /// A whole number divided by it, times it, lies beside the whole number and rounds to it: in a fused sum a

@@ -53,10 +53,11 @@ const SHAPES: [&str; 36] = [
     "conv ic96oc96g96id3kd3pd1ih4kh3ph1",
 ];
 
-/// Single cases that every check runs: sums of raw codes that wrap, and accumulators that do.
+/// Single cases that every check runs: sums of raw codes that wrap (in full tiles, whose rows
+/// have one sum each), and accumulators that do.
 const WRAPPING: [&str; 3] = [
-    "linear m2k400003n5 x=u8 zx=255 zw=channel rule=accumulator fill=extremes seed=0",
-    "linear m2k400001n4 x=i8 zx=127 zw=channel rule=f32_mul:i32:channel:i8:full:convert fill=extremes seed=1",
+    "linear m12k400003n3 x=u8 zx=255 zw=channel rule=accumulator fill=extremes seed=0",
+    "linear m12k400001n3 x=i8 zx=127 zw=channel rule=f32_mul:i32:channel:i8:full:convert fill=extremes seed=1",
     "linear m2k200002n3 x=u8 zx=0 zw=channel rule=f32_out:channel:bias:fused:full fill=full seed=0",
 ];
 

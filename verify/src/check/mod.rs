@@ -95,7 +95,7 @@ pub fn run_tampered(
     tamper: &Tamper<'_>,
 ) -> Result<Summary, Error> {
     let isas = if options.isas.is_empty() { Isa::available().collect() } else { options.isas.clone() };
-    let mut summary = Summary::new(&isas);
+    let mut summary = Summary::new();
     let mut random = Random::new(options.seed);
     let (least, total, cases): (usize, u64, Box<dyn Iterator<Item = Case>>) = if options.cases.is_empty() {
         let always = generate::always(&mut random);

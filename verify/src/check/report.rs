@@ -113,19 +113,15 @@ pub struct IsaSummary {
 }
 
 impl Summary {
-    /// Nothing yet, for these instruction sets.
-    pub(super) fn new(isas: &[Isa]) -> Summary {
+    /// Nothing yet.
+    pub(super) fn new() -> Summary {
         let skipped = IsaName::ALL.into_iter().filter(|&name| Isa::new(name).is_err());
-        let mut summary = Summary {
+        Summary {
             isas: Vec::new(),
             skipped: skipped.map(|name| name.to_string()).collect(),
             failures: Vec::new(),
             weak: Vec::new(),
-        };
-        for &isa in isas {
-            summary.of(isa);
         }
-        summary
     }
 
     /// The outcome for an instruction set.
