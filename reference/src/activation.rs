@@ -1,7 +1,7 @@
 //! Rule R24: the range of codes that a fused activation leaves.
 
 use crate::Quantization;
-use crate::float::round_away;
+use crate::float::round_ties_away_f64;
 
 /// An activation fused into another operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +27,9 @@ impl Activation {
         let lo = if self == Activation::None { codes.lo() } else { zero_point };
         let hi = match self {
             // Saturates: a small scale puts 6 far beyond all codes.
-            Activation::Relu6 => zero_point.saturating_add(round_away((6.0 / output.scale() as f32).into()) as i32),
+            Activation::Relu6 => {
+                zero_point.saturating_add(round_ties_away_f64((6.0 / output.scale() as f32).into()) as i32)
+            }
             _ => codes.hi(),
         };
         [lo, hi.min(codes.hi())]

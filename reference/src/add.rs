@@ -1,7 +1,7 @@
 //! Rule R25: the sum of two quantized numbers.
 
 use crate::activation::Activation;
-use crate::fixed_point::{FixedPoint, Rounding, rounding_divide_away, rounding_divide_up};
+use crate::fixed_point::{FixedPoint, Rounding};
 use crate::float::{cvt, fma, round_ties_even};
 use crate::quantizer::{DequantizeForm, Dequantizer, QuantizeForm, Quantizer};
 use crate::{Error, Quantization};
@@ -171,8 +171,8 @@ impl Add {
         let [s_a, s_b, s_y] = [a, b, y].map(|q| f64::from(q.scale() as f32));
         let twice = 2.0 * s_a.max(s_b);
         let sum = Sum::FixedPoint {
-            multiplier: [s_a, s_b].map(|s| FixedPoint::new(s / twice)),
-            output: FixedPoint::new(twice / (1048576.0 * s_y)),
+            multiplier: [s_a, s_b].map(|s| FixedPoint::of(s / twice)),
+            output: FixedPoint::of(twice / (1048576.0 * s_y)),
             zero_points: [a.zero_point(), b.zero_point()],
             zero_point: y.zero_point(),
         };
@@ -193,11 +193,7 @@ impl Add {
             Sum::Real { dequantize: [a_form, b_form], quantize } => quantize.apply(a_form.apply(a) + b_form.apply(b)),
             Sum::Shifted { multiplier: [m_a, m_b], zero_points: [z_a, z_b], shift, rounding, zero_point } => {
                 let sum = m_a.wrapping_mul(a.wrapping_sub(z_a)).wrapping_add(m_b.wrapping_mul(b.wrapping_sub(z_b)));
-                let quotient = match rounding {
-                    Rounding::Away => rounding_divide_away(sum, shift),
-                    Rounding::Up => rounding_divide_up(sum, shift),
-                };
-                quotient.saturating_add(zero_point)
+                (rounding.shift_right(sum.into(), shift) as i32).saturating_add(zero_point)
             }
             Sum::Fused { ratio: [r_a, r_b], fixed } => cvt(fma(a as f32, r_a, fma(b as f32, r_b, fixed))),
             Sum::FixedPoint { multiplier: [m_a, m_b], output, zero_points: [z_a, z_b], zero_point } => {

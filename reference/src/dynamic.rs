@@ -1,6 +1,7 @@
 //! Rule R31: scale and zero point from the range of the data, as dynamic quantization chooses them. Codes are u8.
 
-use crate::float::{round_ties_even, round_ties_even_f64};
+use crate::float::round_ties_even;
+use crate::observer::{self, CodeRange, Range};
 use crate::{CodeType, Error, Quantization};
 
 /// Smallest and largest element, extended to contain 0. NaNs take no part.
@@ -8,38 +9,13 @@ pub fn range(x: &[f32]) -> [f32; 2] {
     x.iter().fold([0.0, 0.0], |[lo, hi], &x| [lo.min(x), hi.max(x)])
 }
 
-/// PyTorch's ChooseQuantizationParams; with `reduce_range` the range is mapped to 0..=127 (and the codes stay u8).
-///
-/// ```text
-/// s = (f64(hi) − f64(lo)) / q_max                                     0.1 if f32(s) is 0 or f32(1) / f32(s) infinite
-/// s < f64(f32(6.1e-5)): s becomes that, and the range is widened by f32(6.1e-5) / f32(s)
-/// e_lo = 0 − |f64(lo) / s|,   e_hi = q_max − |f64(hi) / s|
-/// z = clamp(rne( e_lo < e_hi ? 0 − f64(lo) / s : q_max − f64(hi) / s ), 0, q_max)
-/// ```
+/// PyTorch's choice (R35); with `reduce_range` the range is mapped to 0..=127 (and the codes stay u8).
 ///
 /// # Errors
 /// A range that is not finite.
-pub fn torch(range: [f32; 2], reduce_range: bool) -> Result<Quantization, Error> {
-    const SMALL: f32 = 6.1e-5;
-    let most: f64 = if reduce_range { 127.0 } else { 255.0 };
-    let [mut lo, mut hi] = [range[0].min(0.0), range[1].max(0.0)];
-    let mut scale = (f64::from(hi) - f64::from(lo)) / most;
-    if scale as f32 == 0.0 || (1.0 / scale as f32).is_infinite() {
-        scale = 0.1;
-    }
-    if scale < f64::from(SMALL) {
-        let factor = SMALL / scale as f32;
-        scale = SMALL.into();
-        (lo, hi) = match (lo == 0.0, hi == 0.0) {
-            (true, _) => (lo, SMALL * most as f32),
-            (_, true) => (-SMALL * most as f32, hi),
-            _ => (lo * factor, hi * factor),
-        };
-    }
-    let [below, above] = [lo, hi].map(|end| f64::from(end) / scale);
-    let zero_point = if -below.abs() < most - above.abs() { -below } else { most - above };
-    let zero_point = round_ties_even_f64(zero_point.clamp(0.0, most));
-    Quantization::new(scale, zero_point as i32, CodeType::U8)
+pub fn torch([lo, hi]: [f32; 2], reduce_range: bool) -> Result<Quantization, Error> {
+    let codes = if reduce_range { CodeRange::reduced(CodeType::U8)? } else { CodeRange::all(CodeType::U8) };
+    observer::choose(Range::new(lo, hi)?, codes)
 }
 
 /// ONNX's DynamicQuantizeLinear, all in f32.

@@ -21,15 +21,6 @@ pub fn round_ties_even_f64(v: f64) -> f64 {
     return libm::rint(v);
 }
 
-/// Round to the nearest integer, ties away from zero.
-#[inline]
-pub fn round_away(v: f64) -> f64 {
-    #[cfg(feature = "std")]
-    return v.round();
-    #[cfg(all(feature = "libm", not(feature = "std")))]
-    return libm::round(v);
-}
-
 /// e to the power v: not correctly rounded, but the same bits everywhere, and within a few units of the last place of
 /// an f64, hence almost always right when rounded to f32.
 ///
@@ -130,9 +121,9 @@ mod tests {
     #[test]
     fn rounding_of_f64_at_ties_and_beside_them() {
         assert_eq!([0.5, 1.5, 2.5, -0.5, -2.5].map(round_ties_even_f64), [0.0, 2.0, 2.0, 0.0, -2.0]);
-        assert_eq!([0.5, 1.5, 2.5, -0.5, -2.5].map(round_away), [1.0, 2.0, 3.0, -1.0, -3.0]);
+        assert_eq!([0.5, 1.5, 2.5, -0.5, -2.5].map(round_ties_away_f64), [1.0, 2.0, 3.0, -1.0, -3.0]);
         // Adding a half and truncating would give 1.
-        assert_eq!(round_away(0.49999999999999994), 0.0);
+        assert_eq!(round_ties_away_f64(0.49999999999999994), 0.0);
     }
 
     #[test]

@@ -62,7 +62,6 @@ pub mod shape;
 pub mod table;
 
 pub use error::Error;
-pub use fixed_point::{FixedPoint, Rounding};
 pub use layer::{Layer, Region};
 pub use operand::{Addend, Code, Input, Output};
 pub use quantization::{CodeType, Quantization};

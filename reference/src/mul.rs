@@ -49,7 +49,7 @@ impl Mul {
     /// TFLite, reference and optimised alike: the fixed-point number of m as in [`xnnpack`](Mul::xnnpack), computed
     /// in f32.
     pub fn tflite(a: Quantization, b: Quantization, y: Quantization) -> Mul {
-        Mul::new(a, b, y, Scaling::FixedPoint(FixedPoint::new(quotient(a, b, y).into())))
+        Mul::new(a, b, y, Scaling::FixedPoint(FixedPoint::of(quotient(a, b, y).into())))
     }
 
     fn new(a: Quantization, b: Quantization, y: Quantization, scaling: Scaling) -> Mul {

@@ -1,7 +1,7 @@
 //! Rules R22 (quantize) and R23 (dequantize): the forms that runtimes use besides R2 and R3, and those two among them.
 
 use crate::Quantization;
-use crate::float::{cvt, fma, round_away, round_ties_even};
+use crate::float::{cvt, fma, round_ties_away_f64, round_ties_even};
 use crate::quantization::Quantize;
 
 /// The formula of a [`Quantizer`]. `m` is the reciprocal of the scale `s`, `z` the zero point, all f32 unless it says
@@ -86,7 +86,7 @@ impl Quantizer {
 
 /// Ties away from zero; `as` saturates and takes a NaN to 0.
 fn away(v: f64) -> i32 {
-    round_away(v) as i32
+    round_ties_away_f64(v) as i32
 }
 
 /// x86's MINPS: a NaN in the first place gives the second.

@@ -64,7 +64,7 @@ impl Recode {
     /// body (16 codes) on x86.
     pub fn tflite(x: Quantization, y: Quantization, rounding: Rounding) -> Recode {
         Recode::FixedPoint {
-            multiplier: FixedPoint::new(f64::from(x.scale() as f32) / f64::from(y.scale() as f32)),
+            multiplier: FixedPoint::of(f64::from(x.scale() as f32) / f64::from(y.scale() as f32)),
             rounding,
             input_zero_point: x.zero_point(),
             zero_point: y.zero_point(),

@@ -2,39 +2,17 @@
 //! gemmlowp, Brevitas.
 
 use super::{Scales, WeightScale};
-use crate::float::round_ties_away_f64;
+use crate::activation::Activation;
 use crate::requantize::{
     Bias, Codes, F32Mul, F64, FixedPoint, Overflow, Pow2, Q31Double, Q31Single, Rounding, ZeroPoint,
 };
 use crate::{Error, Quantization};
 use alloc::vec::Vec;
 
-/// A fused activation of TFLite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// All codes.
-    None,
-    /// `lo = max(lo, z_Y)`
-    Relu,
-    /// `lo` as above, `hi = min(hi, z_Y + away( f32(6) / f32(S_Y) ))`
-    Relu6,
-}
-
-impl Activation {
-    /// The codes that the activation leaves.
-    fn codes(self, output: Quantization) -> Result<Codes, Error> {
-        let codes = Codes::new(output.zero_point(), output.codes())?;
-        match self {
-            Activation::None => Ok(codes),
-            Activation::Relu => Ok(codes.relu()),
-            Activation::Relu6 => {
-                let [lo, hi] = codes.relu().range();
-                // The cast saturates, and so does the sum: scales may be tiny.
-                let six = round_ties_away_f64((6.0 / output.scale() as f32).into()) as i32;
-                codes.clamped(lo, hi.min(output.zero_point().saturating_add(six)))
-            }
-        }
-    }
+/// The codes that a fused activation leaves (R24).
+fn codes(activation: Activation, output: Quantization) -> Result<Codes, Error> {
+    let [lo, hi] = activation.clamp(output);
+    Codes::new(output.zero_point(), output.codes())?.clamped(lo, hi)
 }
 
 /// XNNPACK's `fp32` requantization (x86, WebAssembly, ARMv8): R6 that clamps first, with an int32 bias (R8a).
@@ -51,7 +29,7 @@ impl Activation {
 pub fn xnnpack(scales: Scales<'_>, bias: Option<&[i32]>, activation: Activation) -> Result<F32Mul, Error> {
     scales.check()?;
     let bias = bias.map_or(Bias::None, |bias| Bias::I32(bias.to_vec()));
-    let [lo, hi] = activation.codes(scales.output)?.range();
+    let [lo, hi] = codes(activation, scales.output)?.range();
     let rule = F32Mul::new(scales.f32_quotients(), bias, scales.output.zero_point(), scales.output.codes())?;
     rule.overflow(Overflow::ClampFirst).clamped(lo, hi)
 }
@@ -64,7 +42,7 @@ pub fn xnnpack_rndnu(scales: Scales<'_>, bias: Option<&[i32]>, activation: Activ
     scales.check()?;
     // An f32 has 24 bits: it is its own nearest number.
     let multiplier = scales.f32_quotients().into_iter().map(|m| FixedPoint::nearest(m.into()));
-    single(multiplier.collect::<Result<_, _>>()?, bias, activation.codes(scales.output)?)
+    single(multiplier.collect::<Result<_, _>>()?, bias, codes(activation, scales.output)?)
 }
 
 fn single(multiplier: Vec<FixedPoint>, bias: Option<&[i32]>, codes: Codes) -> Result<Q31Single, Error> {
@@ -92,7 +70,7 @@ fn double(multiplier: Vec<f64>, bias: Option<&[i32]>, last: Rounding, codes: Cod
 /// Scales that are not finite and positive, a multiplier of 2³⁰ or more.
 pub fn tflite_reference(scales: Scales<'_>, bias: Option<&[i32]>, activation: Activation) -> Result<Q31Double, Error> {
     scales.check()?;
-    double(f64_quotients(&scales), bias, Rounding::Away, activation.codes(scales.output)?)
+    double(f64_quotients(&scales), bias, Rounding::Away, codes(activation, scales.output)?)
 }
 
 /// LiteRT 2.3's reference kernel for fully connected layers: R19, halves away from zero, the zero point afterwards.
@@ -116,7 +94,7 @@ pub fn tflite_reference_fully_connected(
         bias: bias.unwrap_or_default().to_vec(),
         rounding: Rounding::Away,
         zero_point: ZeroPoint::AfterRounding,
-        codes: activation.codes(scales.output)?,
+        codes: codes(activation, scales.output)?,
     })
 }
 
@@ -141,7 +119,7 @@ pub fn tflite_ruy_fully_connected(
     let WeightScale::PerTensor(s_w) = scales.weight else { return tflite_ruy(scales, bias, activation) };
     scales.check()?;
     let multiplier = f64::from(scales.input as f32 * s_w as f32) / f64::from(scales.output.scale() as f32);
-    double([multiplier].into(), bias, Rounding::Up, activation.codes(scales.output)?)
+    double([multiplier].into(), bias, Rounding::Up, codes(activation, scales.output)?)
 }
 
 /// TFLite built with `TFLITE_SINGLE_ROUNDING`: R18 with the multiplier of [`tflite_reference`].
@@ -165,7 +143,7 @@ pub fn paper(scales: Scales<'_>, bias: Option<&[i32]>, relu: bool) -> Result<Q31
     scales.check()?;
     let multiplier = scales.map(|s_w| scales.input * s_w / scales.output.scale());
     let activation = if relu { Activation::Relu } else { Activation::None };
-    let rule = double(multiplier.clone(), bias, Rounding::Away, activation.codes(scales.output)?)?;
+    let rule = double(multiplier.clone(), bias, Rounding::Away, codes(activation, scales.output)?)?;
     // The largest f64 below 1 rounds to 1, which gemmlowp refuses.
     match rule.multiplier.iter().position(|m| m.exponent > 0) {
         Some(c) => Err(Error::Scale { what: "multiplier (S_X · S_W / S_Y, below 1)", got: multiplier[c] }),

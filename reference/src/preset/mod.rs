@@ -22,7 +22,7 @@ mod onednn;
 mod onnx;
 mod torch;
 
-pub use fixed::{Activation, brevitas, paper, tflite_reference_fully_connected, tflite_ruy_fully_connected};
+pub use fixed::{brevitas, paper, tflite_reference_fully_connected, tflite_ruy_fully_connected};
 pub use fixed::{tflite_reference, tflite_ruy, tflite_single, xnnpack, xnnpack_rndnu};
 pub use onednn::{onednn_conv, onednn_linear, onednn_sum, pt2e, x86_takes_onednn};
 pub use onnx::{onnx_reference, ort};

@@ -1,6 +1,7 @@
 //! Presets on scales that tell their formulas from others.
 
 use super::*;
+use crate::activation::Activation;
 use crate::requantize::{F32Real, FixedPoint, Overflow, RealOutput, Rounding, Sum, ZeroPoint};
 use crate::{CodeType, Conv, Linear};
 

@@ -12,10 +12,12 @@ pub use f32_out::F32Out;
 pub use f32_real::{F32Real, RealOutput, Sum};
 pub use f64_mul::{F64, ZeroPoint};
 pub use pow2::Pow2;
-pub use q31::{FixedPoint, Q31Double, Q31Single};
+pub use q31::{Q31Double, Q31Single};
+
+pub use crate::fixed_point::{FixedPoint, Rounding};
 
 use crate::operand::expect_one_or;
-use crate::{CodeType, Error, float};
+use crate::{CodeType, Error};
 
 /// What becomes of an accumulator.
 #[derive(Clone, Debug, PartialEq)]
@@ -188,51 +190,6 @@ impl Codes {
     pub(crate) fn code(self, steps: i64) -> i32 {
         // The sum cannot be larger than its type: steps have at most 63 bits.
         (steps + i64::from(self.zero_point)).clamp(self.lo.into(), self.hi.into()) as i32
-    }
-}
-
-/// How a number between two integers is rounded to one of them; ties are what they differ in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Rounding {
-    /// Ties to even.
-    Even,
-    /// Ties away from zero.
-    Away,
-    /// Ties towards +∞.
-    Up,
-}
-
-impl Rounding {
-    /// `v / 2^shift`, rounded.
-    ///
-    /// `shift` is at most 62, |v| at most 2⁶².
-    #[inline]
-    pub(crate) fn shift_right(self, v: i64, shift: u32) -> i64 {
-        if shift == 0 {
-            return v;
-        }
-        let half = 1i64 << (shift - 1);
-        match self {
-            Rounding::Up => (v + half) >> shift,
-            // Of a negative number, half away from zero is half down: just below a half more.
-            Rounding::Away => (v + half - i64::from(v < 0)) >> shift,
-            // A tie goes up only from an odd quotient.
-            Rounding::Even => (v + half - 1 + ((v >> shift) & 1)) >> shift,
-        }
-    }
-
-    /// A number of at most 32 bits, rounded.
-    #[inline]
-    pub(crate) fn round(self, v: f64) -> f64 {
-        match self {
-            Rounding::Even => float::round_ties_even_f64(v),
-            Rounding::Away => float::round_ties_away_f64(v),
-            Rounding::Up => {
-                let below = float::floor_f64(v);
-                // Exact near one half, and on its side of one half everywhere.
-                if v - below >= 0.5 { below + 1.0 } else { below }
-            }
-        }
     }
 }
 

@@ -1,66 +1,10 @@
 //! Rules R17 and R18: multipliers of 31 bits and a power of two.
 
-use super::{Codes, Rounding, biased, expect_none_or};
+use super::{Codes, biased, expect_none_or};
 use crate::Error;
+use crate::fixed_point::{FixedPoint, Rounding};
 use crate::operand::{expect_one_or, per_channel};
 use alloc::vec::Vec;
-
-/// A number that is not negative: `mantissa · 2^(exponent − 31)`, the mantissa 0 or in 2³⁰ .. 2³¹.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FixedPoint {
-    /// 0, or 2³⁰ ≤ mantissa < 2³¹.
-    pub mantissa: i32,
-    /// −31 ≤ exponent ≤ 30.
-    pub exponent: i32,
-}
-
-impl FixedPoint {
-    /// Zero.
-    pub const ZERO: FixedPoint = FixedPoint { mantissa: 0, exponent: 0 };
-    const EXPONENTS: [i32; 2] = [-31, 30];
-
-    /// The nearest such number, halves away from zero. Numbers below 2⁻³² are 0, as they are to TFLite.
-    ///
-    /// # Errors
-    /// A number that is not finite, is negative or 2³⁰ or more.
-    pub fn nearest(v: f64) -> Result<FixedPoint, Error> {
-        if v == 0.0 {
-            return Ok(FixedPoint::ZERO);
-        }
-        if !(v > 0.0 && v.is_finite()) {
-            return Err(Error::Scale { what: "multiplier", got: v });
-        }
-        // v = significand · 2^(exponent − 53), the significand of 53 bits. What is subnormal is 0 in the end.
-        if v < f64::MIN_POSITIVE {
-            return Ok(FixedPoint::ZERO);
-        }
-        let bits = v.to_bits();
-        let (significand, mut exponent) = ((bits & ((1 << 52) - 1)) | (1 << 52), (bits >> 52) as i32 - 1022);
-        let mut mantissa = (significand + (1 << 21)) >> 22;
-        if mantissa == 1 << 31 {
-            (mantissa, exponent) = (1 << 30, exponent + 1);
-        }
-        if exponent < FixedPoint::EXPONENTS[0] {
-            return Ok(FixedPoint::ZERO);
-        }
-        let number = FixedPoint { mantissa: mantissa as i32, exponent };
-        number.validate().map(|()| number)
-    }
-
-    fn validate(self) -> Result<(), Error> {
-        let [lo, hi] = FixedPoint::EXPONENTS;
-        for (what, got, lo, hi) in [
-            ("multiplier mantissa (unless 0)", self.mantissa, 1 << 30, i32::MAX),
-            ("multiplier exponent", self.exponent, lo, hi),
-        ] {
-            let zero = self.mantissa == 0 && got == 0;
-            if !zero && !(lo..=hi).contains(&got) {
-                return Err(Error::OutOfRange { what, got: got.into(), lo: lo.into(), hi: hi.into() });
-            }
-        }
-        Ok(())
-    }
-}
 
 fn validate(multiplier: &[FixedPoint], bias: &[i32], channels: usize) -> Result<(), Error> {
     expect_one_or("multiplier", multiplier.len(), channels)?;
@@ -95,10 +39,7 @@ impl Q31Double {
     /// `h`, and how far it is shifted right.
     #[inline]
     fn high(&self, accumulator: i32, channel: usize) -> (i64, u32) {
-        let FixedPoint { mantissa, exponent } = per_channel(&self.multiplier, channel);
-        // Exponents are at most 30; the left shift drops what does not fit.
-        let a = biased(accumulator, &self.bias, channel) << exponent.max(0);
-        (Rounding::Up.shift_right(i64::from(a) * i64::from(mantissa), 31), (-exponent).max(0) as u32)
+        per_channel(&self.multiplier, channel).high(biased(accumulator, &self.bias, channel))
     }
 
     /// The number that is rounded last.

@@ -7,8 +7,9 @@ use super::report::Value;
 use qexact_reference::activation::Activation;
 use qexact_reference::quantizer::{DequantizeForm, Dequantizer, QuantizeForm, Quantizer};
 use qexact_reference::recode::Recode;
+use qexact_reference::requantize::Rounding;
 use qexact_reference::table::{Function, Table};
-use qexact_reference::{CodeType, Error, Quantization, Rounding};
+use qexact_reference::{CodeType, Error, Quantization};
 
 /// Tables, and what was recorded of each.
 struct Functions {

@@ -1,9 +1,10 @@
 //! What runtimes make of a case's numbers: which codes there are, and the rule that a preset derives.
 
+use super::super::activation;
 use super::super::error::{Part, Problem};
 use super::super::file::{Case, Scalar};
 use super::geometry::Geometry;
-use qexact_reference::preset::{self, Activation, Scales, WeightScale};
+use qexact_reference::preset::{self, Scales, WeightScale};
 use qexact_reference::requantize::{Codes, F32Real, RealOutput, Sum};
 use qexact_reference::saturation::Machine;
 use qexact_reference::{CodeType, Error, Quantization, Rule};
@@ -334,17 +335,6 @@ lite!(
     /// XNNPACK.
     XNNPACK, preset::xnnpack, Rule::F32Mul
 );
-
-fn activation(case: &mut Case<'_>) -> Result<Activation, Problem> {
-    const EXPECTED: &str = "null, `relu` or `relu6`";
-    let name: Option<String> = case.nullable_field("activation", EXPECTED)?;
-    match name.as_deref() {
-        None => Ok(Activation::None),
-        Some("relu") => Ok(Activation::Relu),
-        Some("relu6") => Ok(Activation::Relu6),
-        Some(other) => Err(Problem::wrong(Part::Field, "activation", format_args!("`{other}`"), EXPECTED)),
-    }
-}
 
 /// Brevitas with scales that are powers of two.
 pub(in super::super) const BREVITAS: Dialect = Dialect {
