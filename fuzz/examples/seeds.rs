@@ -1,4 +1,5 @@
-//! Writes the seeds of `load` and `vectors`: small exports, and the smallest case of every file of recorded vectors.
+//! Writes the seeds of `load` and `vectors`: small exports, a float network, and the smallest case of every file of
+//! recorded vectors.
 //!
 //! Run from the root of the repository: `cargo run --manifest-path fuzz/Cargo.toml --example seeds`
 
@@ -22,6 +23,7 @@ fn main() -> Failable<()> {
     for (name, network) in networks() {
         std::fs::write(seeds.join("load").join(format!("{name}.safetensors")), network.recorded()?.bytes())?;
     }
+    std::fs::write(seeds.join("load/float.safetensors"), float_network().bytes())?;
     for file in std::fs::read_dir("fixtures/vectors")? {
         let path = file?.path();
         if path.extension().is_some_and(|extension| extension == "safetensors") {
@@ -50,6 +52,46 @@ fn smallest_case(file: &[u8]) -> Parts {
         let renamed = name.replace(&smallest, "case00");
         parts.tree.insert(renamed.clone(), all.tree[name].clone());
         parts.data.insert(renamed, data.clone());
+    }
+    parts
+}
+
+/// A float network with every operator but one.
+fn float_network() -> Parts {
+    let node = |name: &str, op: &str, input: &str, attributes: Value| json!({"name": name, "op": op, "input": input, "attributes": attributes});
+    let conv = json!({"stride": [1, 1], "padding": [[1, 1], [1, 1]], "dilation": [1, 1], "groups": 1});
+    let max = json!({"kernel": [2, 2], "stride": [2, 1], "padding": [0, 0], "dilation": [1, 1], "ceil_mode": false});
+    let average = json!({"kernel": [3, 3], "stride": [1, 1], "padding": [1, 1], "ceil_mode": false,
+        "count_include_pad": true, "divisor_override": null});
+    let document = json!({
+        "format": 1,
+        "input": {"name": "x", "shape": [2, 4, 6]},
+        "nodes": [
+            node("conv", "conv2d", "x", conv),
+            node("bn", "batch_norm2d", "conv", json!({"eps": 1e-5})),
+            node("relu", "relu", "bn", json!({})),
+            node("max", "max_pool2d", "relu", max),
+            node("average", "avg_pool2d", "max", average),
+            node("flatten", "flatten", "average", json!({})),
+            node("linear", "linear", "flatten", json!({})),
+        ],
+        "outputs": ["linear"],
+        "ranges": {"x": [-1.5, 2.5]},
+    });
+    let mut parts = Parts::default();
+    parts.tree.insert("__metadata__".into(), json!({"qexact_float": document}));
+    let mut random = Random::new(1);
+    let mut insert = |name: &str, shape: &[usize], least: f32| {
+        let mut real = || (least + (random.bits() % 256) as f32 / 128.0).to_le_bytes();
+        let bytes: Vec<u8> = (0..shape.iter().product()).flat_map(|_| real()).collect();
+        parts.insert(name, "F32", shape, &bytes);
+    };
+    insert("samples", &[SAMPLES, 2, 4, 6], -1.0);
+    insert("conv.weight", &[3, 2, 3, 3], -1.0);
+    insert("linear.weight", &[5, 30], -1.0);
+    insert("linear.bias", &[5], -1.0);
+    for parameter in ["weight", "bias", "running_mean", "running_var"] {
+        insert(&format!("bn.{parameter}"), &[3], 0.5);
     }
     parts
 }

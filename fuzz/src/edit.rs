@@ -22,6 +22,9 @@ const METADATA: &str = "__metadata__";
 /// Edits of one file.
 const MOST_EDITS: usize = 8;
 
+/// Values in a tree; one that has more, because edits put parts of it into others, is edited no further.
+const MOST_PLACES: usize = 1000;
+
 /// One of some files, with edits that an input of the fuzzer stands for.
 ///
 /// # Errors
@@ -114,9 +117,12 @@ impl Parts {
     fn edit_tree(&mut self, u: &mut Unstructured<'_>) -> Result<()> {
         /// Where sizes and types end.
         const NUMBERS: [u64; 14] = [0, 1, 2, 3, 8, 127, 128, 255, 256, 1 << 28, 1 << 31, 1 << 32, 1 << 62, u64::MAX];
-        let mut tree = Value::from(std::mem::take(&mut self.tree));
+        let mut tree = Value::from(self.tree.clone());
         let mut places = Vec::new();
         list(&tree, String::new(), &mut places);
+        if places.len() > MOST_PLACES {
+            return Ok(());
+        }
         let place = u.choose(&places)?.as_str();
         let old = tree.pointer(place).cloned().unwrap_or_default();
         let new = match u.int_in_range(0..=6)? {

@@ -1,9 +1,9 @@
 //! Kernels against the reference, on any layer.
 
 use arbitrary::{Arbitrary, Result, Unstructured};
-use qexact_reference::requantize::Overflow;
+use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
 use qexact_reference::{Axis, CodeType, Conv};
-use qexact_verify::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, RuleForm, ZeroPoints};
+use qexact_verify::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, Kind, OtherForm, RuleForm, ZeroPoints};
 use qexact_verify::check::{self, Options};
 use qexact_verify::fill::Fill;
 use std::fmt;
@@ -38,6 +38,17 @@ const CODES: [CodeType; 2] = [CodeType::U8, CodeType::I8];
 const FILLS: [Fill; 5] = [Fill::Full, Fill::Extremes, Fill::Cycle, Fill::Ties, Fill::Overflow];
 const ZERO_POINTS: [ZeroPoints; 3] = [ZeroPoints::Zero, ZeroPoints::One, ZeroPoints::PerChannel];
 const BIASES: [BiasForm; 4] = [BiasForm::None, BiasForm::I32, BiasForm::Addend, BiasForm::Fused];
+const KINDS: [Kind; 9] = [
+    Kind::F32Real,
+    Kind::Q31Double(Rounding::Away),
+    Kind::Q31Double(Rounding::Up),
+    Kind::Q31Single,
+    Kind::F64(Rounding::Even, ZeroPoint::BeforeRounding),
+    Kind::F64(Rounding::Away, ZeroPoint::AfterRounding),
+    Kind::Pow2(Rounding::Even),
+    Kind::Pow2(Rounding::Away),
+    Kind::Pow2(Rounding::Up),
+];
 
 impl<'a> Arbitrary<'a> for Layer {
     fn arbitrary(u: &mut Unstructured<'a>) -> Result<Layer> {
@@ -57,7 +68,7 @@ impl<'a> Arbitrary<'a> for Layer {
 }
 
 fn rule(u: &mut Unstructured<'_>) -> Result<RuleForm> {
-    Ok(match u.int_in_range(0..=3)? {
+    Ok(match u.int_in_range(0..=5)? {
         0 => RuleForm::Accumulator,
         1 => RuleForm::F32Out(F32OutForm {
             per_channel: u.arbitrary()?,
@@ -65,25 +76,32 @@ fn rule(u: &mut Unstructured<'_>) -> Result<RuleForm> {
             fused: u.arbitrary()?,
             relu: u.arbitrary()?,
         }),
+        2 | 3 => {
+            let (output, clamp) = codes(u)?;
+            let (kind, per_channel, bias) = (*u.choose(&KINDS)?, u.arbitrary()?, u.arbitrary()?);
+            RuleForm::Other(OtherForm { kind, per_channel, bias, output, clamp })
+        }
         _ => {
-            let output = *u.choose(&CODES)?;
-            let clamp = match u.int_in_range(0..=2)? {
-                0 => Clamp::Full,
-                1 => Clamp::Relu,
-                _ => {
-                    let lo = u.int_in_range(output.lo()..=output.hi())?;
-                    Clamp::Range(lo, u.int_in_range(lo..=output.hi())?)
-                }
-            };
-            RuleForm::F32Mul(F32MulForm {
-                bias: *u.choose(&BIASES)?,
-                per_channel: u.arbitrary()?,
-                output,
-                clamp,
-                overflow: *u.choose(&[Overflow::Convert, Overflow::ClampFirst])?,
-            })
+            let (output, clamp) = codes(u)?;
+            let (bias, per_channel) = (*u.choose(&BIASES)?, u.arbitrary()?);
+            let overflow = *u.choose(&[Overflow::Convert, Overflow::ClampFirst])?;
+            RuleForm::F32Mul(F32MulForm { bias, per_channel, output, clamp, overflow })
         }
     })
+}
+
+/// The type of the output's codes, and which of them.
+fn codes(u: &mut Unstructured<'_>) -> Result<(CodeType, Clamp)> {
+    let output = *u.choose(&CODES)?;
+    let clamp = match u.int_in_range(0..=2)? {
+        0 => Clamp::Full,
+        1 => Clamp::Relu,
+        _ => {
+            let lo = u.int_in_range(output.lo()..=output.hi())?;
+            Clamp::Range(lo, u.int_in_range(lo..=output.hi())?)
+        }
+    };
+    Ok((output, clamp))
 }
 
 /// A valid shape of at most [`MACS`]: each extent takes its share of what the ones before it left.

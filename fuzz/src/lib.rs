@@ -5,7 +5,7 @@
 //! | target | input | what must hold |
 //! |---|---|---|
 //! | `layer` | any layer, as a case of `qexact check` | every instruction set computes what the reference does |
-//! | `load`, `load_edited` | any bytes; a small export, edited | no panic; what loads can be inspected and verified, and kernels agree |
+//! | `load`, `load_edited` | any bytes; a small export or float network, edited | no panic; what loads can be inspected, analyzed and verified, and kernels agree |
 //! | `vectors`, `vectors_edited` | any bytes; recorded vectors, edited | no panic, and kernels agree with the reference |
 //! | `shape` | any text | what parses prints as what parses equal; output extents count windows |
 

@@ -1,20 +1,21 @@
-//! Files that claim to be exports.
+//! Files that claim to be exports, or float networks to make exports of.
 
 use crate::{File, edit};
 use arbitrary::{Arbitrary, Result, Unstructured};
 use qexact_kernels::Isa;
-use qexact_model::{Executor, Export, Operator, read_tensors, write_tensors};
+use qexact_model::{Executor, Export, Operator, QuantizeOptions, quantize, read_tensors, write_tensors};
 use qexact_reference::Axis;
 use qexact_verify::network::{NetworkReport, Options, verify};
-use qexact_verify::{inspect, render};
+use qexact_verify::{analyze, inspect, render};
 
-/// Small exports, one operator or a few each, recorded by the reference.
-pub const SEEDS: [&[u8]; 7] = [
+/// Small exports, one operator or a few each, recorded by the reference; and a float network.
+pub const SEEDS: [&[u8]; 8] = [
     include_bytes!("../corpus_seed/load/batch_norm.safetensors"),
     include_bytes!("../corpus_seed/load/codes.safetensors"),
     include_bytes!("../corpus_seed/load/conv1d.safetensors"),
     include_bytes!("../corpus_seed/load/conv2d.safetensors"),
     include_bytes!("../corpus_seed/load/conv3d.safetensors"),
+    include_bytes!("../corpus_seed/load/float.safetensors"),
     include_bytes!("../corpus_seed/load/linear.safetensors"),
     include_bytes!("../corpus_seed/load/pools.safetensors"),
 ];
@@ -29,13 +30,19 @@ impl<'a> Arbitrary<'a> for Edited {
     }
 }
 
-/// Loads a file as `qexact inspect`, `qexact verify` and `qexact run` do.
+/// Loads a file as the commands `inspect`, `verify`, `analyze`, `run` and `quantize` do.
 ///
 /// # Panics
-/// If a kernel disagrees with the reference, whatever the file says. (That the reference disagrees with the file is no
-/// failure: the file may say anything.)
+/// If a kernel disagrees with the reference, whatever the file says. (That the reference disagrees with an export is no
+/// failure: the file may say anything.) If what a float network was made into is not verified.
 pub fn run(File(bytes): File) {
     drop(check(&bytes));
+    for per_channel in [false, true] {
+        if let Ok(quantized) = quantize(&bytes, QuantizeOptions { per_channel }) {
+            let report = check(&quantized.bytes);
+            assert!(report.is_none_or(|report| report.is_clean()), "per channel: {per_channel}");
+        }
+    }
     if let Ok(tensors) = read_tensors(&bytes) {
         let again = write_tensors(&tensors).and_then(|bytes| read_tensors(&bytes)).expect("it was read before");
         assert_eq!(format!("{again:?}"), format!("{tensors:?}"));
@@ -66,7 +73,8 @@ pub fn check(bytes: &[u8]) -> Option<NetworkReport> {
         return None;
     }
     let executor = Executor::new(&export.network, Isa::best()).expect("a loaded network can be planned");
-    let _text = inspect::inspect("fuzzed", &export, &executor).to_string();
+    let _inspected = inspect::inspect("fuzzed", &export, &executor).to_string();
+    let _analyzed = analyze::analyze("fuzzed", &export).to_string();
     let options = Options { isas: Isa::available().collect(), strict: false };
     let report = verify("fuzzed", &export, &options, |_, _| ()).ok()?;
     let text = render::network(&report);

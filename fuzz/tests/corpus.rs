@@ -1,6 +1,7 @@
 //! Every target on the committed corpus, and on inputs that only look random: the same ones on every run.
 
 use qexact_fuzz::{Run, TARGETS, load, vectors};
+use qexact_model::{QuantizeOptions, quantize};
 use qexact_verify::fill::Random;
 use std::path::Path;
 
@@ -69,7 +70,7 @@ fn layers() {
 
 #[test]
 fn exports() {
-    target("load", 50_000);
+    target("load", 30_000);
 }
 
 #[test]
@@ -98,7 +99,10 @@ fn seeds_of_exports_are_clean() {
     let corpus = corpus("load");
     assert_eq!(corpus.iter().map(|(_, file)| file.as_slice()).collect::<Vec<_>>(), load::SEEDS);
     for (name, file) in corpus {
-        let report = load::check(&file).unwrap_or_else(|| panic!("{name} is refused"));
+        let quantized = quantize(&file, QuantizeOptions::default());
+        assert_eq!(quantized.is_ok(), name == "float.safetensors", "{name}: {quantized:?}");
+        let export = quantized.map_or(file, |quantized| quantized.bytes);
+        let report = load::check(&export).unwrap_or_else(|| panic!("{name} is refused"));
         assert!(report.is_clean() && report.nodes.iter().all(|node| node.compared > 0), "{name}: {report:?}");
     }
 }
