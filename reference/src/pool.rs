@@ -42,6 +42,8 @@ impl Pool {
         }
         let [d, h, w] = extents;
         let input = self.axes.map(|a| a.input);
+        let window = self.axes.map(|a| a.kernel);
+        product("elements of a window", &window)?;
         product("elements of the input", &[self.batch, input[0], input[1], input[2], self.channels])?;
         product("elements of the output", &[self.batch, d, h, w, self.channels])?;
         Ok(extents)

@@ -360,7 +360,9 @@ fn fields<'t>(text: &'t str, expected: &'static str) -> Result<Vec<(&'t str, [us
         let (value, tail) = tail.split_at(end);
         let (before, after) = value.split_once(':').unwrap_or((value, value));
         let parse = |v: &str| v.parse().map_err(|_| Error::Parse { text: String::from(rest), expected });
-        if key.is_empty() || fields.iter().any(|(k, _)| *k == key) {
+        // Only padding has two sides.
+        let two_sided = value.contains(':') && !key.starts_with('p');
+        if key.is_empty() || two_sided || fields.iter().any(|(k, _)| *k == key) {
             return Err(Error::Parse { text: rest.to_string(), expected });
         }
         fields.push((key, [parse(before)?, parse(after)?]));
@@ -414,6 +416,7 @@ mod tests {
             "conv ic3ic3oc1ih1kh1",
             "conv xx3",
             "conv ic99999999999999999999oc1ih1kh1",
+            "conv ic3:9oc4ih5kh3",
         ] {
             assert!(text.parse::<Conv>().is_err(), "{text}");
         }
