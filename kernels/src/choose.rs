@@ -1,6 +1,7 @@
 //! Which kernel a layer gets.
 
 use crate::IsaName;
+use crate::gather::Runs;
 use crate::micro::{Kind, Microkernel};
 use core::fmt;
 use qexact_reference::Conv;
@@ -28,36 +29,19 @@ fn find(isa: IsaName, kind: Kind) -> Option<&'static Microkernel> {
 #[derive(Clone, Copy)]
 pub struct Choice {
     pub(crate) kernel: Option<&'static Microkernel>,
-    pub(crate) reads: Reads,
+    pub(crate) runs: Runs,
 }
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reads {
-    /// Input channels under one tap.
-    Taps,
-    /// All channels under one row of taps.
-    KernelRows,
-}
-
-/// Below this many channels a tap is too short a run.
-const FEW_CHANNELS: usize = 16;
 
 /// The kernel for a shape: a pure function, so that any machine can ask what another would choose.
 pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
     let depthwise = shape.is_depthwise() && shape.out_channels == shape.in_channels;
     let kernel = find(isa, if depthwise { Kind::Depthwise } else { Kind::Gemm });
-    let [_, _, width] = shape.axes;
-    let few = shape.in_channels < FEW_CHANNELS || !shape.in_channels.is_multiple_of(4);
-    let rows = shape.groups == 1 && width.dilation == 1 && width.kernel > 1 && few;
-    Choice { kernel, reads: if rows { Reads::KernelRows } else { Reads::Taps } }
+    let rows = shape.groups == 1 && shape.axes[2].dilation == 1;
+    Choice { kernel, runs: if rows { Runs::KernelRows } else { Runs::Taps } }
 }
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.kernel, self.reads) {
-            (None, _) => f.pad("reference"),
-            (Some(kernel), Reads::Taps) => f.pad(kernel.name),
-            (Some(kernel), Reads::KernelRows) => f.pad(&alloc::format!("{}_kernel_rows", kernel.name)),
-        }
+        f.pad(self.kernel.map_or("reference", |kernel| kernel.name))
     }
 }

@@ -1,17 +1,16 @@
 //! The loops around a microkernel, the same for all instruction sets:
 //!
 //! ```text
-//! for block of rows                               its rows stay in cache while the weights pass by
-//!     gather the pointers of its tiles
-//!     for panel of channels                       its weights stay in cache while the rows pass by
-//!         for tile of rows
-//!             microkernel                         straight into the output, or into a side buffer where
+//! for band of rows                                made readable: copied with its padding where there is some
+//!     for block of rows                           its rows stay in cache while the weights pass by
+//!         for panel of channels                   its weights stay in cache while the rows pass by
+//!             for tile of rows                    all of which see the same rows of the kernel
+//!                 microkernel                     straight into the output, or into a side buffer where
 //!                                                 panel and region overlap in part
 //! ```
 
-use crate::choose::Reads;
 use crate::epilogue::{ACCUMULATORS, CODES, ColumnSums, Epilogue, Store, store_for};
-use crate::gather::Gather;
+use crate::gather::{Gather, Runs};
 use crate::micro::{Kind, Microkernel, Tile, TileFn};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
 use core::ops::Range;
@@ -34,19 +33,24 @@ impl Packed {
     ///
     /// # Errors
     /// Sizes that overflow.
-    pub(crate) fn new(layer: &Layer<'_>, kernel: &'static Microkernel, reads: Reads) -> Result<Packed, Error> {
+    pub(crate) fn new(layer: &Layer<'_>, kernel: &'static Microkernel, runs: Runs) -> Result<Packed, Error> {
         let shape = layer.shape();
-        let gather = match reads {
-            Reads::Taps => Gather::taps(shape)?,
-            Reads::KernelRows => Gather::kernel_rows(shape)?,
+        let (gather, (panels, order), packing) = match kernel.kind {
+            Kind::Gemm => {
+                let gather = Gather::new(shape, runs, false, 4)?;
+                let packing = (gather.offsets.len(), gather.run_len);
+                (gather, gemm_panels(layer, kernel.lanes, kernel.vectors), packing)
+            }
+            // A depthwise channel has one code a tap: its taps are what gets packed together. Whole blocks of
+            // channels are read, from memory that has room for them.
+            Kind::Depthwise => {
+                let gather = Gather::new(shape, Runs::Taps, true, kernel.width())?;
+                let packing = (1, gather.offsets.len());
+                (gather, depthwise_panels(layer, kernel.lanes), packing)
+            }
         };
-        let ((panels, order), runs) = match kernel.kind {
-            Kind::Gemm => (gemm_panels(layer, kernel.lanes, kernel.vectors), (gather.runs, gather.run_len)),
-            // A depthwise channel has one code a tap: its taps are what gets packed together.
-            Kind::Depthwise => (depthwise_panels(layer, kernel.lanes), (1, gather.runs)),
-        };
-        let weights = Weights::pack(layer, (panels, &order), kernel.lanes, runs, kernel.format);
-        let sums = ColumnSums::of(layer);
+        let weights = Weights::pack(layer, (panels, &order), kernel.lanes, packing, kernel.format);
+        let sums = ColumnSums::of(layer, gather.pieces);
         let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
         let mut packed = Packed { kernel, gather, weights, epilogue, store, order, sums };
         packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
@@ -60,7 +64,7 @@ impl Packed {
         // A rule without a fused form finishes tiles of accumulators in a second step.
         self.store = store.unwrap_or(ACCUMULATORS);
         let fused = if store.is_some() { rule } else { &Rule::Accumulator };
-        self.epilogue = Epilogue::new(&self.order, input, input_zero_point, &self.sums, fused);
+        self.epilogue = Epilogue::new(&self.order, &self.gather.views, input, input_zero_point, &self.sums, fused);
     }
 
     /// Whether the kernel stores what the rule produces.
@@ -84,54 +88,34 @@ impl Packed {
     }
 }
 
-/// Rows of a block, unless they have so many runs that their pointers outgrow `BLOCK_POINTERS`.
+/// Rows of a block.
 const BLOCK_ROWS: usize = 96;
-const BLOCK_POINTERS: usize = 8192;
 
 /// The caller's scratch memory, divided up.
 pub(crate) struct Scratch<'s> {
-    /// What taps in the padding read: z_X for every input channel, and for a whole block beyond the last.
-    padding: &'s mut [u8],
-    /// The padded copy of an image.
+    /// The padded copy of a band.
     copy: &'s mut [u8],
-    /// Pointers of the tiles of a block, one tile after the other.
-    pointers: &'s mut [*const u8],
+    /// Where the rows of a block begin.
+    rows: &'s mut [*const u8],
     /// Σ x of the rows of a block.
     row_sums: &'s mut [i32],
     /// A tile that is not stored straight into the output.
     tile: &'s mut [i32],
-    /// Pointers of one tile of the last block of depthwise channels …
-    edge_pointers: &'s mut [*const u8],
-    /// … and the channels they point to, where a whole block would reach beyond the input.
-    edge: &'s mut [u8],
 }
 
 /// Lengths of the parts of [`Scratch`], in elements.
 struct Lengths {
-    padding: usize,
     copy: usize,
-    block_rows: usize,
-    pointers: usize,
     row_sums: usize,
     tile: usize,
-    edge_pointers: usize,
-    edge: usize,
 }
 
 impl Lengths {
-    fn of(packed: &Packed, shape: &Conv) -> Lengths {
-        let (kernel, gather) = (packed.kernel, &packed.gather);
-        let block_rows = (BLOCK_POINTERS / gather.runs).clamp(kernel.rows, BLOCK_ROWS);
-        let edge_pointers = if kernel.kind == Kind::Depthwise { gather.runs * kernel.rows } else { 0 };
+    fn of(packed: &Packed) -> Lengths {
         Lengths {
-            padding: shape.in_channels.max(gather.run_len) + kernel.width(),
-            copy: gather.copy.as_ref().map_or(0, |copy| copy.len()),
-            block_rows,
-            pointers: block_rows * gather.runs,
-            row_sums: if packed.needs_row_sums() { block_rows } else { 0 },
-            tile: kernel.rows * kernel.width(),
-            edge_pointers,
-            edge: edge_pointers * kernel.width(),
+            copy: packed.gather.copy_len(),
+            row_sums: if packed.needs_row_sums() { BLOCK_ROWS } else { 0 },
+            tile: packed.kernel.rows * packed.kernel.width(),
         }
     }
 }
@@ -141,11 +125,9 @@ const LINE: usize = 64;
 
 impl<'s> Scratch<'s> {
     /// Bytes needed, wherever the caller's memory begins.
-    pub(crate) fn len(packed: &Packed, shape: &Conv) -> usize {
-        let l = Lengths::of(packed, shape);
-        let pointer = size_of::<*const u8>();
-        let parts =
-            [l.padding, l.copy, l.pointers * pointer, l.row_sums * 4, l.tile * 4, l.edge_pointers * pointer, l.edge];
+    pub(crate) fn len(packed: &Packed) -> usize {
+        let l = Lengths::of(packed);
+        let parts = [l.copy, BLOCK_ROWS * size_of::<*const u8>(), l.row_sums * 4, l.tile * 4];
         LINE + parts.iter().map(|bytes| bytes.next_multiple_of(LINE)).sum::<usize>()
     }
 
@@ -153,13 +135,10 @@ impl<'s> Scratch<'s> {
         let skip = memory.as_ptr().align_offset(LINE).min(memory.len());
         memory = &mut memory[skip..];
         Scratch {
-            padding: take(&mut memory, l.padding),
             copy: take(&mut memory, l.copy),
-            pointers: take(&mut memory, l.pointers),
+            rows: take(&mut memory, BLOCK_ROWS),
             row_sums: take(&mut memory, l.row_sums),
             tile: take(&mut memory, l.tile),
-            edge_pointers: take(&mut memory, l.edge_pointers),
-            edge: take(&mut memory, l.edge),
         }
     }
 }
@@ -221,13 +200,12 @@ impl Target {
 ///
 /// # Safety
 /// * The CPU has the instruction set of the plan's kernel.
-/// * [`check_call`](qexact_reference::layer::check_call) accepted region, input and output for `shape`, and the
-///   output's elements are what `rule` produces.
+/// * [`check_call`](qexact_reference::layer::check_call) accepted region, input and output for the plan's shape, and
+///   the output's elements are what `rule` produces.
 /// * [`check_addend`](qexact_reference::layer::check_addend) accepted the addend.
 /// * `scratch` has at least [`Scratch::len`] bytes.
 pub(crate) unsafe fn run(
     packed: &Packed,
-    shape: &Conv,
     zero_point: u8,
     rule: &Rule,
     region: &Region,
@@ -239,28 +217,17 @@ pub(crate) unsafe fn run(
         // SAFETY: the same memory, read as bytes.
         Input::I8(x) => (unsafe { core::slice::from_raw_parts(x.as_ptr().cast::<u8>(), x.len()) }, true),
     };
-    let lengths = Lengths::of(packed, shape);
-    let mut scratch = Scratch::divide(scratch, &lengths);
-    scratch.padding.fill(zero_point);
-    let target = Target::new(region, output);
-    let driver = Driver { packed, rule, addend, signed, block_rows: lengths.block_rows, target };
-    let rows = region.rows.clone();
-    let Some(copy) = &packed.gather.copy else {
-        // SAFETY: rows are counted through the batch that `input` holds.
-        return unsafe { driver.rows(rows, 0, input, &mut scratch) };
-    };
-    let (pixels, image_len) = (packed.gather.pixels(), shape.image_len());
-    let mut row = rows.start;
-    while row < rows.end {
-        let image = row / pixels;
-        let end = rows.end.min((image + 1) * pixels);
-        let memory = core::mem::take(&mut scratch.copy);
-        let first = image * pixels;
-        copy.write(&input[image * image_len..][..image_len], zero_point, [row - first, end - 1 - first], memory);
-        // SAFETY: rows are counted from the first of this image, whose padded copy `memory` is.
-        unsafe { driver.rows(row..end, first, memory, &mut scratch) };
-        scratch.copy = memory;
-        row = end;
+    let Scratch { copy, rows, row_sums, tile } = Scratch::divide(scratch, &Lengths::of(packed));
+    let driver = Driver { packed, rule, addend, signed, target: Target::new(region, output) };
+    let mut block = Block { rows, row_sums, tile, range: 0..0 };
+    for band in packed.gather.bands(region.rows.clone()) {
+        let read = packed.gather.read(&band, input, zero_point, copy);
+        for range in even_parts(band, BLOCK_ROWS) {
+            read.rows(range.start, &mut block.rows[..range.len()]);
+            block.range = range;
+            // SAFETY: the block's rows were just located, in the input or the copy.
+            unsafe { driver.block(&mut block) };
+        }
     }
 }
 
@@ -269,39 +236,51 @@ struct Driver<'p> {
     rule: &'p Rule,
     addend: Addend<'p>,
     signed: bool,
-    block_rows: usize,
     target: Target,
 }
 
+/// Rows that the weights pass by.
+struct Block<'s> {
+    /// Output pixels, counted through the batch.
+    range: Range<usize>,
+    /// Where each begins.
+    rows: &'s mut [*const u8],
+    row_sums: &'s mut [i32],
+    tile: &'s mut [i32],
+}
+
 impl Driver<'_> {
-    /// All rows of a region that are read from `input`, whose first row is number `origin`.
+    /// Tiles of a block, each with the view of its rows.
+    fn tiles(&self, block: &Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let mut rest = block.clone();
+        let views = core::iter::from_fn(move || {
+            (!rest.is_empty()).then(|| {
+                let (part, view) = self.packed.gather.view(&rest);
+                rest.start = part.end;
+                (part, view)
+            })
+        });
+        views.flat_map(|(part, view)| even_parts(part, self.packed.kernel.rows).map(move |tile| (tile, view)))
+    }
+
+    /// All outputs of a block that lie in the region.
     ///
     /// # Safety
-    /// As [`run`]; `input` holds the images (or the padded copy) behind the rows.
-    unsafe fn rows(&self, rows: Range<usize>, origin: usize, input: &[u8], scratch: &mut Scratch<'_>) {
-        for block in even_parts(rows, self.block_rows) {
-            let padding = scratch.padding.as_ptr();
-            let runs = self.packed.gather.runs;
-            for tile in even_parts(block.clone(), self.packed.kernel.rows) {
-                let table = &mut scratch.pointers[(tile.start - block.start) * runs..][..tile.len() * runs];
-                self.packed.gather.pointers(input.as_ptr(), tile.start - origin, padding, table);
+    /// As [`run`]; the block's rows are where its pointers say.
+    unsafe fn block(&self, block: &mut Block<'_>) {
+        let region = &self.target.region.channels;
+        let mut summed_group = None;
+        for panel in &self.packed.weights.panels {
+            if panel.channel + panel.channels <= region.start || panel.channel >= region.end {
+                continue;
             }
-            let mut summed_group = None;
-            for panel in &self.packed.weights.panels {
-                let channels = panel.channel..panel.channel + panel.channels;
-                if channels.end <= self.target.region.channels.start
-                    || channels.start >= self.target.region.channels.end
-                {
-                    continue;
-                }
-                if self.packed.needs_row_sums() && summed_group != Some(panel.group) {
-                    summed_group = Some(panel.group);
-                    // SAFETY: the pointers of the block were just gathered.
-                    unsafe { self.sum_rows(block.clone(), panel, scratch) };
-                }
-                // SAFETY: likewise.
-                unsafe { self.panel(block.clone(), panel, input, scratch) };
+            if self.packed.needs_row_sums() && summed_group != Some(panel.group) {
+                summed_group = Some(panel.group);
+                // SAFETY: passed on.
+                unsafe { self.sum_rows(panel, block) };
             }
+            // SAFETY: passed on.
+            unsafe { self.panel(panel, block) };
         }
     }
 
@@ -316,21 +295,21 @@ impl Driver<'_> {
     /// Σ x of every row of a block, signed codes read as x + 128.
     ///
     /// # Safety
-    /// The block's pointers are in `scratch`.
-    unsafe fn sum_rows(&self, block: Range<usize>, panel: &Panel, scratch: &mut Scratch<'_>) {
-        let (runs, run_len) = (self.packed.gather.runs, self.packed.gather.run_len);
+    /// As [`block`](Driver::block).
+    unsafe fn sum_rows(&self, panel: &Panel, block: &mut Block<'_>) {
+        let gather = &self.packed.gather;
         let flip = if self.signed { 0x80 } else { 0 };
-        for tile in even_parts(block.clone(), self.packed.kernel.rows) {
-            let table = &scratch.pointers[(tile.start - block.start) * runs..][..tile.len() * runs];
-            for (i, row) in tile.clone().enumerate() {
+        for (tile, view) in self.tiles(&block.range) {
+            let runs = &gather.offsets[gather.runs(&gather.views[view])];
+            for row in tile.start - block.range.start..tile.end - block.range.start {
                 let mut sum = 0u32;
-                for pointer in table.iter().skip(i).step_by(tile.len()) {
-                    let run = pointer.wrapping_add(self.input_channel(panel));
+                for &offset in runs {
+                    let run = block.rows[row].wrapping_offset(offset).wrapping_add(self.input_channel(panel));
                     // SAFETY: every run is readable for `run_len` codes.
-                    let run = unsafe { core::slice::from_raw_parts(run, run_len) };
+                    let run = unsafe { core::slice::from_raw_parts(run, gather.run_len) };
                     sum = sum.wrapping_add(run.iter().fold(0, |sum: u32, &x| sum.wrapping_add(u32::from(x ^ flip))));
                 }
-                scratch.row_sums[row - block.start] = sum as i32;
+                block.row_sums[row] = sum as i32;
             }
         }
     }
@@ -338,9 +317,9 @@ impl Driver<'_> {
     /// The outputs of one block of rows and one panel.
     ///
     /// # Safety
-    /// As [`run`]; the block's pointers and row sums are in `scratch`, and point into `input` or the padding.
-    unsafe fn panel(&self, block: Range<usize>, panel: &Panel, input: &[u8], scratch: &mut Scratch<'_>) {
-        let Packed { kernel, gather, weights, epilogue, store, .. } = self.packed;
+    /// As [`block`](Driver::block), and the row sums are there if needed.
+    unsafe fn panel(&self, panel: &Panel, block: &mut Block<'_>) {
+        let Packed { kernel, gather, weights, epilogue, store, order, .. } = self.packed;
         let region = &self.target.region;
         let width = panel.vectors * kernel.lanes;
         let inside =
@@ -349,27 +328,25 @@ impl Driver<'_> {
         let element = if *store == CODES { 1 } else { 4 };
         let function = |rows| (kernel.tile)(rows, panel.vectors, self.signed, *store);
         let mut chosen: Option<(usize, TileFn)> = None;
-        for rows in even_parts(block.clone(), kernel.rows) {
-            let at = rows.start - block.start;
-            let table = &scratch.pointers[at * gather.runs..][..rows.len() * gather.runs];
+        for (rows, view) in self.tiles(&block.range) {
+            let at = rows.start - block.range.start;
+            let runs = gather.runs(&gather.views[view]);
             let mut tile = Tile {
-                rows: table.as_ptr(),
+                rows: block.rows[at..].as_ptr(),
+                offsets: gather.offsets[runs.start..].as_ptr(),
                 channel: self.input_channel(panel),
                 count: rows.len(),
-                runs: gather.runs,
-                run_len: gather.run_len,
-                weights: weights.of_panel(panel),
-                row_sums: scratch.row_sums.as_ptr().wrapping_add(at),
+                runs: runs.len(),
+                run_len: gather.readable,
+                weights: weights.of_panel(panel, runs.start),
+                row_sums: block.row_sums.as_ptr().wrapping_add(at),
+                initial: epilogue.initial[view * order.len() + panel.first..].as_ptr(),
                 first: panel.first,
                 epilogue,
-                output: scratch.tile.as_mut_ptr().cast(),
+                output: block.tile.as_mut_ptr().cast(),
                 stride: width * element,
                 channels: panel.channels,
             };
-            if kernel.kind == Kind::Depthwise && panel.channels < width && self.beyond(table, panel, input) {
-                // SAFETY: `table` points into `input` or the padding.
-                tile.rows = unsafe { self.edge(table, panel, input, scratch.edge_pointers, scratch.edge) };
-            }
             if direct {
                 tile.output = self.target.at(rows.start, inside.start);
                 tile.stride = self.target.stride();
@@ -379,56 +356,16 @@ impl Driver<'_> {
                 Some((n, call)) if n == rows.len() => call,
                 _ => chosen.insert((rows.len(), function(rows.len()))).1,
             };
-            // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). The table holds runs × rows
-            // pointers, each to a run inside `input` or the padding, which is as long as all input channels and
-            // a block; `edge` saw to blocks that end beyond the input. Weights and epilogue were packed for
-            // this panel. The output is the region (`direct`: the panel begins inside it) or the tile
-            // buffer, which has room for the largest tile of 4-byte elements.
+            // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). Every row has its runs in the
+            // input or in the copy, which has room for the quads and blocks that reach beyond the last run.
+            // Weights and epilogue were packed for this panel. The output is the region (`direct`: the panel
+            // begins inside it) or the tile buffer, which has room for the largest tile of 4-byte elements.
             unsafe { call(&tile) };
             if !direct {
                 // SAFETY: the tile buffer was just filled.
-                unsafe { self.copy_out(&rows, &inside, panel, width, scratch.tile) };
+                unsafe { self.copy_out(&rows, &inside, panel, width, block.tile) };
             }
         }
-    }
-
-    /// Whether a block of channels under any of these pointers would end beyond the input.
-    fn beyond(&self, table: &[*const u8], panel: &Panel, input: &[u8]) -> bool {
-        let reach = panel.channel + self.packed.kernel.width();
-        let inside = input.as_ptr_range();
-        let last = inside.end.wrapping_sub(reach);
-        table.iter().any(|&pointer| pointer > last && pointer < inside.end && pointer >= inside.start)
-    }
-
-    /// Pointers for the last, partly filled block of depthwise channels: a block that would end beyond the
-    /// input is copied to where it may be read in full.
-    ///
-    /// # Safety
-    /// `table` points into `input` or to padding of the length that [`Scratch`] gives it.
-    unsafe fn edge(
-        &self,
-        table: &[*const u8],
-        panel: &Panel,
-        input: &[u8],
-        pointers: &mut [*const u8],
-        bytes: &mut [u8],
-    ) -> *const *const u8 {
-        let width = self.packed.kernel.width();
-        let inside = input.as_ptr_range();
-        for (i, &pointer) in table.iter().enumerate() {
-            let end = pointer.wrapping_add(panel.channel + width);
-            pointers[i] = if inside.contains(&pointer) && end > inside.end {
-                let copy = &mut bytes[i * width..][..panel.channels];
-                // SAFETY: the pixel's channels from `panel.channel` to its last lie in the input.
-                let channels = unsafe { core::slice::from_raw_parts(pointer.add(panel.channel), panel.channels) };
-                copy.copy_from_slice(channels);
-                // The kernel adds the panel's channel.
-                copy.as_ptr().wrapping_sub(panel.channel)
-            } else {
-                pointer
-            };
-        }
-        pointers.as_ptr()
     }
 
     /// Copies the part of a tile that lies inside the region, or takes it through a rule that is not fused.

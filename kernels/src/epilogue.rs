@@ -11,6 +11,7 @@
 //! Signed inputs are read as x + 128: then z_X + 128 takes the place of z_X. All sums wrap in int32, so the
 //! order of the terms does not matter.
 
+use crate::gather::View;
 use crate::pack::Order;
 use alloc::vec::Vec;
 use qexact_reference::requantize::{Bias, F32Mul, Overflow, Rule};
@@ -28,7 +29,7 @@ pub(crate) const ACCUMULATORS: Store = 2;
 /// The parameters of a layer's epilogue; vectors are indexed by position in the panels.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Epilogue {
-    /// Accumulators start here: zero points and an int32 bias.
+    /// Accumulators begin with this, zero points and an int32 bias: `[view][position]`.
     pub initial: Vec<i32>,
     /// z_W, or empty where all are 0.
     pub weight_zero_point: Vec<i32>,
@@ -53,9 +54,10 @@ pub(crate) struct Epilogue {
 }
 
 impl Epilogue {
-    /// Parameters for a layer's zero point and rule.
+    /// Parameters for a layer's zero point and rule; `views` are the parts of the kernel that rows may see.
     pub(crate) fn new(
         order: &Order,
+        views: &[View],
         input: CodeType,
         input_zero_point: i32,
         sums: &ColumnSums,
@@ -64,9 +66,10 @@ impl Epilogue {
         let at = |f: &dyn Fn(usize) -> f32| order.iter().map(|c| c.map_or(0.0, f)).collect::<Vec<f32>>();
         let x_zero = if input.is_signed() { input_zero_point + 128 } else { input_zero_point };
         let mut e = Epilogue {
-            initial: order
+            initial: views
                 .iter()
-                .map(|c| c.map_or(0, |c| sums.shifted[c].wrapping_mul(x_zero).wrapping_neg()))
+                .flat_map(|view| order.iter().map(move |c| c.map_or(0, |c| sums.shifted(c, view))))
+                .map(|sum| sum.wrapping_mul(x_zero).wrapping_neg())
                 .collect(),
             ..Epilogue::default()
         };
@@ -79,7 +82,7 @@ impl Epilogue {
                 match rule.bias() {
                     Bias::None => {}
                     Bias::I32(bias) => {
-                        for (initial, channel) in e.initial.iter_mut().zip(order) {
+                        for (initial, channel) in e.initial.iter_mut().zip(order.iter().cycle()) {
                             let bias = channel.map_or(0, |c| one_or(bias, c));
                             *initial = initial.wrapping_add(bias);
                         }
@@ -118,8 +121,10 @@ fn one_or<T: Copy>(parameter: &[T], channel: usize) -> T {
 /// What packing keeps of the weights, so that zero point and rule may still change.
 #[derive(Clone, Debug)]
 pub(crate) struct ColumnSums {
-    /// `Σ w − K·z_W` of each output channel.
+    /// `Σ (w − z_W)` of each output channel and piece of its kernel: `[channel][piece]`.
     shifted: Vec<i32>,
+    /// Pieces of a kernel.
+    pieces: usize,
     /// z_W of each output channel.
     zero_points: Vec<i32>,
     /// `Σ max(0, w − z_W)` and `Σ max(0, z_W − w)` of each output channel.
@@ -127,17 +132,26 @@ pub(crate) struct ColumnSums {
 }
 
 impl ColumnSums {
-    pub(crate) fn of(layer: &Layer<'_>) -> ColumnSums {
+    /// `pieces` are the equal parts of a kernel that can be left out.
+    pub(crate) fn of(layer: &Layer<'_>, pieces: usize) -> ColumnSums {
         let depth = layer.shape().depth();
-        let mut sums = ColumnSums { shifted: Vec::new(), zero_points: Vec::new(), parts: Vec::new() };
+        let mut sums = ColumnSums { shifted: Vec::new(), pieces, zero_points: Vec::new(), parts: Vec::new() };
         for (channel, weights) in layer.weight().chunks_exact(depth).enumerate() {
             let zero = layer.weight_zero_point(channel);
             let differences = || weights.iter().map(|&w| i64::from(i32::from(w) - zero));
-            sums.shifted.push(differences().sum::<i64>() as i32);
+            let pieces = weights.chunks_exact(depth / pieces);
+            sums.shifted
+                .extend(pieces.map(|piece| piece.iter().map(|&w| i64::from(i32::from(w) - zero)).sum::<i64>() as i32));
             sums.zero_points.push(zero);
             sums.parts.push([differences().filter(|d| *d > 0).sum(), -differences().filter(|d| *d < 0).sum::<i64>()]);
         }
         sums
+    }
+
+    /// `Σ (w − z_W)` of the pieces that a view sees.
+    fn shifted(&self, channel: usize, view: &View) -> i32 {
+        let pieces = &self.shifted[channel * self.pieces..][view.pieces.clone()];
+        pieces.iter().fold(0, |sum, &piece| sum.wrapping_add(piece))
     }
 
     /// The largest |accumulator| that any input can produce, before wrapping: positive weights meet the

@@ -1,187 +1,310 @@
 //! Where the rows of a tile lie in the input.
 //!
-//! A row of the output reads one contiguous run of codes a tap. Along each axis, where a tap of an output lies
-//! depends on that axis alone, so three small tables made at plan time replace one entry a pixel and tap:
-//! the offset of a run is the sum of three entries, or lies in the padding if any of them does.
+//! A row of the output (one pixel) reads one contiguous run of codes a tap, or a kernel row. In memory that holds
+//! the padding, the distance from the first code of a row to a run is the same for all rows:
+//!
+//! ```text
+//! address(row, run) = rows[row] + offsets[run]
+//! ```
+//!
+//! Padding is put in place by copying the image band by band, a few output rows at a time, into scratch memory that
+//! stays in cache. Two things keep most layers from being copied: without padding along the width there is nothing to put in place, and
+//! kernel rows that lie above or below the image are left out instead (their products are 0): output rows that see
+//! the same kernel rows form a [`View`].
 
 use alloc::vec::Vec;
+use core::ops::Range;
 use qexact_reference::{Axis, Conv, Error};
 
-/// Marks a tap in the padding; more negative than the sum of any two offsets is positive.
-const PADDING: isize = isize::MIN / 4;
-
-/// Offsets of taps along one axis: `[output][tap]`, in codes.
-struct AxisTable {
-    taps: usize,
-    outputs: usize,
-    offsets: Vec<isize>,
-}
-
-impl AxisTable {
-    fn new(axis: &Axis, pitch: usize) -> Result<AxisTable, Error> {
-        let outputs = axis.output()?;
-        let mut offsets = Vec::with_capacity(outputs * axis.kernel);
-        for output in 0..outputs {
-            let offset = |tap| axis.source(output, tap).map_or(PADDING, |at| (at * pitch) as isize);
-            offsets.extend((0..axis.kernel).map(offset));
-        }
-        Ok(AxisTable { taps: axis.kernel, outputs, offsets })
-    }
-
-    fn of(&self, output: usize) -> &[isize] {
-        &self.offsets[output * self.taps..][..self.taps]
-    }
+/// Kernel rows that an output row sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    /// Pieces of the kernel, see [`Gather::pieces`].
+    pub pieces: Range<usize>,
 }
 
 /// How rows are read, for one layer.
 pub(crate) struct Gather {
-    axes: [AxisTable; 3],
-    /// Codes of one image, as read: of the padded copy if there is one.
-    image_len: usize,
-    /// Runs of a row.
-    pub runs: usize,
+    /// Output extents.
+    outputs: [usize; 3],
+    /// Where runs are, in codes after their row.
+    pub offsets: Vec<isize>,
     /// Codes of a run.
     pub run_len: usize,
-    /// The padded copy that images are read from, if they are not read where they lie.
-    pub copy: Option<PaddedCopy>,
+    /// Codes that may be read of a run: whole quads where memory allows.
+    pub readable: usize,
+    /// Parts of the kernel that may be left out: its rows, or the whole kernel.
+    pub pieces: usize,
+    /// What output rows see: each of `views` is one choice of pieces.
+    pub views: Vec<View>,
+    /// View of each output row of an image.
+    view_of: Vec<usize>,
+    source: Source,
+}
+
+/// Memory that rows are read from.
+enum Source {
+    /// The input itself; distances between neighbouring outputs, and from the first code of an image to that of its first row.
+    Input { pitch: [isize; 4], start: isize },
+    /// A padded copy of a band.
+    Copy(BandCopy),
+}
+
+/// Which runs rows are made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runs {
+    /// Input channels of a group under one tap.
+    Taps,
+    /// All channels under one row of taps; needs one group and an undilated width.
+    KernelRows,
 }
 
 impl Gather {
-    /// Reads taps one by one: a run is the input channels of a group under one tap.
-    pub(crate) fn taps(shape: &Conv) -> Result<Gather, Error> {
-        Gather::over(shape.axes, shape.axes.map(|a| a.input), shape.in_channels, shape.group_inputs(), None)
-    }
-
-    /// Reads kernel rows: a run is `kernel width · channels` codes. Needs all channels in one group and an
-    /// undilated width, and a padded copy unless there is no padding.
-    pub(crate) fn kernel_rows(shape: &Conv) -> Result<Gather, Error> {
-        debug_assert!(shape.groups == 1 && shape.axes[2].dilation == 1, "a kernel row must be contiguous");
-        let copy = shape.axes.iter().any(|a| a.padding != [0, 0]).then(|| PaddedCopy::of(shape));
-        let mut axes = shape.axes.map(|a| Axis { input: a.input + a.padding[0] + a.padding[1], padding: [0, 0], ..a });
-        let extents = axes.map(|a| a.input);
-        let run_len = axes[2].kernel * shape.in_channels;
-        // Along the width only the first tap of a kernel row is looked up.
-        axes[2].input -= axes[2].kernel - 1;
-        axes[2].kernel = 1;
-        Gather::over(axes, extents, shape.in_channels, run_len, copy)
-    }
-
-    /// `extents` are those of the image in memory.
-    fn over(
-        axes: [Axis; 3],
-        extents: [usize; 3],
-        channels: usize,
-        run_len: usize,
-        copy: Option<PaddedCopy>,
-    ) -> Result<Gather, Error> {
-        let [d, h, w] = axes;
-        let row = extents[2] * channels;
-        let plane = extents[1] * row;
-        let axes = [AxisTable::new(&d, plane)?, AxisTable::new(&h, row)?, AxisTable::new(&w, channels)?];
-        let runs = axes.iter().map(|a| a.taps).product();
-        Ok(Gather { axes, image_len: extents[0] * plane, runs, run_len, copy })
-    }
-
-    /// Output pixels of an image.
-    pub(crate) fn pixels(&self) -> usize {
-        self.axes.iter().map(|a| a.outputs).product()
-    }
-
-    /// Writes the pointers of `rows` output pixels from `first` on: `[run][row]`, `rows` = `table.len() / runs`.
-    ///
-    /// `input` is the first image of the batch that `first` counts through, or the padded copy of one image;
-    /// taps in the padding get `padding`.
-    pub(crate) fn pointers(&self, input: *const u8, first: usize, padding: *const u8, table: &mut [*const u8]) {
-        let rows = table.len() / self.runs;
-        let [depth, height, width] = &self.axes;
-        let (rest, mut x) = (first / width.outputs, first % width.outputs);
-        let (rest, mut y) = (rest / height.outputs, rest % height.outputs);
-        let (image, mut z) = (rest / depth.outputs, rest % depth.outputs);
-        let mut base = input.wrapping_add(image * self.image_len);
-        for row in 0..rows {
-            let mut slot = row;
-            for z in depth.of(z) {
-                for y in height.of(y) {
-                    for x in width.of(x) {
-                        let offset = z + y + x;
-                        table[slot] = if offset < 0 { padding } else { base.wrapping_offset(offset) };
-                        slot += rows;
-                    }
-                }
+    /// `copied` has the input copied whether there is padding or not, all padding included, with `slack` codes readable beyond every run.
+    pub(crate) fn new(shape: &Conv, runs: Runs, copied: bool, slack: usize) -> Result<Gather, Error> {
+        let outputs = [shape.axes[0].output()?, shape.axes[1].output()?, shape.axes[2].output()?];
+        let [depth, height, width] = shape.axes;
+        let channels = shape.in_channels;
+        let run_len = match runs {
+            Runs::Taps => shape.group_inputs(),
+            Runs::KernelRows => width.kernel * channels,
+        };
+        // Kernel rows follow each other in the order of weights only where the kernel has no depth.
+        let by_rows = depth.kernel == 1 && !copied;
+        let pieces = if by_rows { height.kernel } else { 1 };
+        let mut views = Vec::new();
+        let mut view_of = Vec::with_capacity(outputs[1]);
+        for y in 0..outputs[1] {
+            let seen = |tap: &usize| !by_rows || height.source(y, *tap).is_some();
+            let first = (0..pieces).find(seen).unwrap_or(0);
+            let count = (first..pieces).take_while(seen).count();
+            let view = View { pieces: first..first + count };
+            view_of.push(views.iter().rposition(|v| *v == view).unwrap_or_else(|| {
+                views.push(view);
+                views.len() - 1
+            }));
+        }
+        let padded = |axis: &Axis| axis.padding != [0, 0];
+        let copied = copied || padded(&width) || (padded(&depth)) || (!by_rows && padded(&height));
+        let copied = copied || (width.kernel > 1 && !run_len.is_multiple_of(4) && runs == Runs::KernelRows);
+        let (source, [plane, row]) = if copied {
+            let copy = BandCopy::new(shape, outputs, by_rows, slack);
+            let pitches = [copy.plane(), copy.row()];
+            (Source::Copy(copy), pitches)
+        } else {
+            let row = width.input * channels;
+            let plane = height.input * row;
+            let pitch = [shape.image_len(), depth.stride * plane, height.stride * row, width.stride * channels];
+            let start = -((height.padding[0] * row) as isize);
+            (Source::Input { pitch: pitch.map(|p| p as isize), start }, [plane, row])
+        };
+        let mut offsets = Vec::new();
+        for z in 0..depth.kernel {
+            // A copy holds only the planes that a band reads.
+            let z = if copied { z * plane } else { z * depth.dilation * plane };
+            for y in 0..height.kernel {
+                let across = if runs == Runs::Taps { width.kernel } else { 1 };
+                offsets.extend(
+                    (0..across).map(|x| (z + y * height.dilation * row + x * width.dilation * channels) as isize),
+                );
             }
-            x += 1;
-            if x == width.outputs {
-                (x, y) = (0, y + 1);
-                if y == height.outputs {
-                    (y, z) = (0, z + 1);
-                    if z == depth.outputs {
-                        (z, base) = (0, base.wrapping_add(self.image_len));
-                    }
-                }
+        }
+        let readable = if copied { run_len.next_multiple_of(4) } else { run_len };
+        Ok(Gather { outputs, offsets, run_len, readable, pieces, views, view_of, source })
+    }
+
+    /// Runs of a view.
+    pub(crate) fn runs(&self, view: &View) -> Range<usize> {
+        let each = self.offsets.len() / self.pieces;
+        view.pieces.start * each..view.pieces.end * each
+    }
+
+    /// Codes of the copy; 0 where the input is read where it lies.
+    pub(crate) fn copy_len(&self) -> usize {
+        match &self.source {
+            Source::Input { .. } => 0,
+            Source::Copy(copy) => copy.len,
+        }
+    }
+
+    /// Splits a range of output pixels into bands that can be read at a time.
+    pub(crate) fn bands(&self, rows: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        let [_, height, width] = self.outputs;
+        let mut next = rows.start;
+        core::iter::from_fn(move || {
+            if next >= rows.end {
+                return None;
             }
+            let start = next;
+            next = match &self.source {
+                Source::Input { .. } => rows.end,
+                Source::Copy(copy) => {
+                    let line = start / width;
+                    let end = (line % height / copy.outputs + 1) * copy.outputs;
+                    ((line - line % height + end.min(height)) * width).min(rows.end)
+                }
+            };
+            Some(start..next)
+        })
+    }
+
+    /// Makes a band readable: the result tells where its rows are.
+    pub(crate) fn read<'a>(
+        &'a self,
+        band: &Range<usize>,
+        input: &'a [u8],
+        zero_point: u8,
+        copy: &'a mut [u8],
+    ) -> Band<'a> {
+        let [depth, height, width] = self.outputs;
+        match &self.source {
+            Source::Input { pitch, start } => {
+                Band { gather: self, pitch: *pitch, base: input.as_ptr().wrapping_offset(*start) }
+            }
+            Source::Copy(bands) => {
+                let (first, last) = (band.start / width, (band.end - 1) / width);
+                let (image, z, y) = (first / height / depth, first / height % depth, first % height);
+                let image = &input[image * bands.image_len..][..bands.image_len];
+                let top = bands.write(image, z, y..y + last - first + 1, zero_point, copy);
+                let [_, h, w] = &bands.axes;
+                let row = bands.row() as isize;
+                let pitch = [0, 0, h.stride as isize * row, (w.stride * bands.channels) as isize];
+                Band { gather: self, pitch, base: copy.as_ptr().wrapping_offset(-top * row) }
+            }
+        }
+    }
+
+    /// The part of a range of pixels, from its first on, that shares a view; and the view.
+    pub(crate) fn view(&self, rows: &Range<usize>) -> (Range<usize>, usize) {
+        if self.views.len() == 1 {
+            return (rows.clone(), 0);
+        }
+        let [_, height, width] = self.outputs;
+        let view = |line: usize| self.view_of[line % height];
+        let line = rows.start / width;
+        let mut end = line + 1;
+        while end * width < rows.end && view(end) == view(line) {
+            end += 1;
+        }
+        (rows.start..rows.end.min(end * width), view(line))
+    }
+}
+
+/// Where the rows of a band are.
+pub(crate) struct Band<'a> {
+    gather: &'a Gather,
+    /// Codes between neighbouring outputs: images, planes, rows, pixels.
+    pitch: [isize; 4],
+    /// Where row 0 of the batch would be.
+    base: *const u8,
+}
+
+impl Band<'_> {
+    /// Writes the addresses of output pixels from `first` on.
+    pub(crate) fn rows(&self, first: usize, rows: &mut [*const u8]) {
+        let [depth, height, width] = self.gather.outputs;
+        let (line, mut x) = (first / width, first % width);
+        let mut rest = rows;
+        for line in line.. {
+            let count = (width - x).min(rest.len());
+            let position = [line / height / depth, line / height % depth, line % height, x];
+            let offset: isize = position.iter().zip(&self.pitch).map(|(&at, pitch)| at as isize * pitch).sum();
+            let (now, later) = rest.split_at_mut(count);
+            let mut at = self.base.wrapping_offset(offset);
+            for row in now {
+                *row = at;
+                at = at.wrapping_offset(self.pitch[3]);
+            }
+            if later.is_empty() {
+                return;
+            }
+            (rest, x) = (later, 0);
         }
     }
 }
 
-/// A copy of one image with its padding written out.
-pub(crate) struct PaddedCopy {
-    /// Input extents and padding: depth, height, width.
+/// A copy of the input behind some output rows of one plane, with its padding written out.
+struct BandCopy {
     axes: [Axis; 3],
     channels: usize,
+    image_len: usize,
+    /// Whether rows above and below the image are left out, because no kernel row reads them.
+    skips: bool,
+    /// Output rows of a band.
+    outputs: usize,
+    /// Input rows of a band, at most.
+    rows: usize,
+    /// Codes of the copy, with what may be read beyond its last run.
+    len: usize,
 }
 
-impl PaddedCopy {
-    fn of(shape: &Conv) -> PaddedCopy {
-        PaddedCopy { axes: shape.axes, channels: shape.in_channels }
+/// What a band may take of the cache …
+const BAND_BYTES: usize = 96 << 10;
+/// … unless it would have fewer pixels than this: weights pass by once a band.
+const BAND_PIXELS: usize = 192;
+
+impl BandCopy {
+    fn new(shape: &Conv, [_, height, width]: [usize; 3], skips: bool, slack: usize) -> BandCopy {
+        let mut copy = BandCopy {
+            axes: shape.axes,
+            channels: shape.in_channels,
+            image_len: shape.image_len(),
+            skips,
+            outputs: 1,
+            rows: 1,
+            len: 0,
+        };
+        let line = shape.axes[0].kernel * copy.row();
+        let most = (BAND_BYTES / (line * shape.axes[1].stride)).max(BAND_PIXELS.div_ceil(width)).clamp(1, height);
+        copy.outputs = height.div_ceil(height.div_ceil(most));
+        copy.rows = copy.rows_behind(copy.outputs);
+        copy.len = shape.axes[0].kernel * copy.plane() + slack;
+        copy
     }
 
-    fn padded(&self, axis: usize) -> usize {
-        self.axes[axis].input + self.axes[axis].padding[0] + self.axes[axis].padding[1]
+    /// Codes of a padded row.
+    fn row(&self) -> usize {
+        let width = &self.axes[2];
+        (width.input + width.padding[0] + width.padding[1]) * self.channels
     }
 
-    /// Codes of the copy.
-    pub(crate) fn len(&self) -> usize {
-        self.padded(0) * self.padded(1) * self.padded(2) * self.channels
+    /// Codes of a plane.
+    fn plane(&self) -> usize {
+        self.rows * self.row()
     }
 
-    /// Writes the part of an image that its output pixels `first` to `last` read.
-    pub(crate) fn write(&self, image: &[u8], zero_point: u8, [first, last]: [usize; 2], copy: &mut [u8]) {
+    /// Input rows behind some output rows.
+    fn rows_behind(&self, outputs: usize) -> usize {
+        let height = &self.axes[1];
+        (outputs - 1) * height.stride + (height.kernel - 1) * height.dilation + 1
+    }
+
+    /// Writes what output rows `outputs` of plane `z` read, and returns which row of the image (counted from
+    /// its padding) comes first.
+    fn write(&self, image: &[u8], z: usize, outputs: Range<usize>, zero_point: u8, copy: &mut [u8]) -> isize {
         let [depth, height, width] = &self.axes;
-        let row = width.input * self.channels;
-        let padded_row = self.padded(2) * self.channels;
-        let [left, _] = width.padding;
-        let needed = self.rows_needed([first, last]);
-        for (at, line) in copy[..self.len()].chunks_exact_mut(padded_row).enumerate() {
-            if !needed.contains(&at) {
-                continue;
-            }
-            let z = (at / self.padded(1)).checked_sub(depth.padding[0]).filter(|&z| z < depth.input);
-            let y = (at % self.padded(1)).checked_sub(height.padding[0]).filter(|&y| y < height.input);
-            if let (Some(z), Some(y)) = (z, y) {
-                let (before, rest) = line.split_at_mut(left * self.channels);
-                let (inside, after) = rest.split_at_mut(row);
-                before.fill(zero_point);
-                inside.copy_from_slice(&image[(z * height.input + y) * row..][..row]);
-                after.fill(zero_point);
-            } else {
-                line.fill(zero_point);
+        let first = outputs.start * height.stride;
+        let (row, padded) = (width.input * self.channels, self.row());
+        let left = width.padding[0] * self.channels;
+        for tap in 0..depth.kernel {
+            let plane = depth.source(z, tap);
+            let lines = copy[tap * self.plane()..][..self.plane()].chunks_exact_mut(padded);
+            for (at, line) in lines.take(self.rows_behind(outputs.len())).enumerate() {
+                let y = (first + at).checked_sub(height.padding[0]).filter(|&y| y < height.input);
+                match (plane, y) {
+                    (Some(z), Some(y)) => {
+                        let (before, rest) = line.split_at_mut(left);
+                        let (inside, after) = rest.split_at_mut(row);
+                        before.fill(zero_point);
+                        inside.copy_from_slice(&image[(z * height.input + y) * row..][..row]);
+                        after.fill(zero_point);
+                    }
+                    // No kernel row reads it.
+                    (Some(_), None) if self.skips => {}
+                    _ => line.fill(zero_point),
+                }
             }
         }
-    }
-
-    /// Rows of the padded image (depth × height) behind output pixels `first` to `last`.
-    fn rows_needed(&self, [first, last]: [usize; 2]) -> core::ops::Range<usize> {
-        let [_, height, width] = self.axes.map(|a| a.output().unwrap_or(1));
-        let [d, h, _] = &self.axes;
-        let of = |pixel: usize| (pixel / width / height * d.stride, pixel / width % height * h.stride);
-        let ((first_z, first_y), (last_z, last_y)) = (of(first), of(last));
-        let end_z = last_z + (d.kernel - 1) * d.dilation;
-        let end_y = last_y + (h.kernel - 1) * h.dilation;
-        // Within one plane of outputs whole planes need not be read.
-        if first_z == last_z && d.kernel == 1 {
-            first_z * self.padded(1) + first_y..end_z * self.padded(1) + end_y + 1
-        } else {
-            first_z * self.padded(1)..(end_z + 1) * self.padded(1)
-        }
+        first as isize
     }
 }

@@ -1,15 +1,15 @@
 //! Microkernels: one call computes a tile of outputs, from packed weights to stored codes.
 //!
 //! A tile is some rows (output pixels) by some channels (one panel of the packed weights). Its rows are
-//! gathered through a table of pointers, so that matrix products and convolutions are the same loop:
+//! gathered through pointers and offsets, so that matrix products and convolutions are the same loop:
 //!
 //! ```text
 //! for run in 0..runs                          a run is a contiguous piece of every row: K, a tap, a kernel row
 //!     for k in 0..run_len
 //!         for row, channel of the tile        in registers
-//!             acc[row][channel] += rows[run][row][k] · weights[run][k][channel]
+//!             acc[row][channel] += (rows[row] + offsets[run])[k] · weights[run][k][channel]
 //! for row, channel of the tile
-//!     output[row][channel] = rule(acc[row][channel] + initial[channel])
+//!     output[row][channel] = rule(acc[row][channel])              acc begins as initial[channel]
 //! ```
 
 use crate::IsaName;
@@ -19,8 +19,10 @@ use crate::pack::WeightFormat;
 /// The work of one microkernel call.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<'a> {
-    /// `[runs][rows of the tile]` pointers to channel 0 of each run.
+    /// Where each row of the tile begins.
     pub rows: *const *const u8,
+    /// Where each run is, counted from its row.
+    pub offsets: *const isize,
     /// Added to each of them: the first input channel of the panel's group, or of a depthwise panel.
     pub channel: usize,
     /// Rows of the tile; GEMM functions are for a fixed number.
@@ -33,6 +35,8 @@ pub(crate) struct Tile<'a> {
     pub weights: *const u8,
     /// `Σ x` of each row, needed where weight zero points are not 0; GEMM only.
     pub row_sums: *const i32,
+    /// What the accumulators of the panel's channels begin with.
+    pub initial: *const i32,
     /// Position of the panel's first channel in the vectors of `epilogue`.
     pub first: usize,
     /// Parameters of the channels.
@@ -49,11 +53,11 @@ pub(crate) struct Tile<'a> {
 ///
 /// # Safety
 /// * The CPU has the instruction set of the [`Microkernel`] it comes from.
-/// * `rows` points to `runs` × rows pointers, each readable from `channel` on for `run_len` bytes (GEMM) or for
+/// * `rows` holds a pointer a row and `offsets` an offset a run; their sum is readable from `channel` on for `run_len` bytes (GEMM) or for
 ///   one block of channels (depthwise).
 /// * `weights` points to one panel packed in the kernel's format for these runs.
-/// * The vectors of `epilogue` reach from `first` over all channels of the panel; `row_sums` holds one
-///   element a row unless all weight zero points are 0.
+/// * `initial`, and from `first` on the vectors of `epilogue`, reach over all channels of the panel; `row_sums` holds
+///   one element a row unless all weight zero points are 0.
 /// * Every row of `output` is writable for `channels` channels, which are no more than the panel has.
 pub(crate) type TileFn = unsafe fn(&Tile<'_>);
 

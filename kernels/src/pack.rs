@@ -51,8 +51,9 @@ pub(crate) struct Panel {
     pub channels: usize,
     /// Group of its channels; 0 for depthwise panels, which span groups.
     pub group: usize,
-    /// Offset of its weights in bytes.
+    /// Offset of its weights in bytes, and distance from one run to the next.
     offset: usize,
+    run_bytes: usize,
 }
 
 /// Packed weights.
@@ -75,7 +76,7 @@ pub(crate) fn gemm_panels(layer: &Layer<'_>, lanes: usize, vectors: usize) -> (V
             let vectors = if outputs - done <= lanes { 1 } else { vectors };
             let channels = (outputs - done).min(lanes * vectors);
             let channel = group * outputs + done;
-            panels.push(Panel { first: order.len(), vectors, channel, channels, group, offset: 0 });
+            panels.push(Panel { first: order.len(), vectors, channel, channels, group, offset: 0, run_bytes: 0 });
             order.extend((0..lanes * vectors).map(|i| (i < channels).then_some(channel + i)));
             done += channels;
         }
@@ -91,7 +92,15 @@ pub(crate) fn depthwise_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Panel>, 
     let (mut panels, mut order) = (Vec::new(), Order::new());
     for channel in (0..channels).step_by(width) {
         let valid = (channels - channel).min(width);
-        panels.push(Panel { first: order.len(), vectors: 4, channel, channels: valid, group: 0, offset: 0 });
+        panels.push(Panel {
+            first: order.len(),
+            vectors: 4,
+            channel,
+            channels: valid,
+            group: 0,
+            offset: 0,
+            run_bytes: 0,
+        });
         order.extend((0..width).map(|position| {
             let (vector, lane) = (position / lanes, position % lanes);
             let in_block = 16 * (lane / 4) + 4 * vector + lane % 4;
@@ -117,7 +126,8 @@ impl Weights {
         let mut bytes = 0;
         for panel in &mut panels {
             panel.offset = bytes;
-            bytes += (runs * groups * group * panel.vectors * lanes * format.bytes()).next_multiple_of(64);
+            panel.run_bytes = groups * group * panel.vectors * lanes * format.bytes();
+            bytes += (runs * panel.run_bytes).next_multiple_of(64);
         }
         let mut lines = vec![Line([0; 64]); bytes / 64];
         for panel in &panels {
@@ -144,10 +154,10 @@ impl Weights {
         Weights { lines, panels }
     }
 
-    /// The first byte of a panel's weights.
-    pub(crate) fn of_panel(&self, panel: &Panel) -> *const u8 {
+    /// The first byte of a panel's weights, from a run on.
+    pub(crate) fn of_panel(&self, panel: &Panel, run: usize) -> *const u8 {
         debug_assert!(panel.offset / 64 < self.lines.len());
-        self.lines.as_ptr().cast::<u8>().wrapping_add(panel.offset)
+        self.lines.as_ptr().cast::<u8>().wrapping_add(panel.offset + run * panel.run_bytes)
     }
 
     /// Bytes of packed weights.

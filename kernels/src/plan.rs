@@ -40,7 +40,7 @@ impl Plan {
         let shape = *layer.shape();
         let choice = choose(isa.name(), &shape);
         let path = match choice.kernel {
-            Some(kernel) => Path::Packed(Box::new(Packed::new(layer, kernel, choice.reads)?)),
+            Some(kernel) => Path::Packed(Box::new(Packed::new(layer, kernel, choice.runs)?)),
             None => Path::Portable {
                 weight: layer.weight().to_vec(),
                 weight_zero_point: (0..shape.out_channels).map(|c| layer.weight_zero_point(c)).collect(),
@@ -109,7 +109,7 @@ impl Plan {
     pub fn scratch_len(&self) -> usize {
         match &self.path {
             Path::Portable { .. } => 0,
-            Path::Packed(packed) => Scratch::len(packed, &self.shape),
+            Path::Packed(packed) => Scratch::len(packed),
         }
     }
 
@@ -179,7 +179,7 @@ impl Plan {
                 let operands = (input, addend, output);
                 // SAFETY: the token `isa`, for which the kernel was chosen, vouches for its instructions; the
                 // call was checked just above and scratch is long enough.
-                unsafe { drive::run(packed, &self.shape, zero_point, &self.rule, region, operands, scratch) };
+                unsafe { drive::run(packed, zero_point, &self.rule, region, operands, scratch) };
                 Ok(())
             }
         }

@@ -2,7 +2,7 @@
 //! It does not saturate; int32 sums wrap, as R4 wants.
 
 use super::epilogue256 as epilogue;
-use super::quad;
+use super::{quad, row_at, rows_at};
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
@@ -81,11 +81,8 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
     let mut w = t.weights;
     let mut sums = [[[_mm256_setzero_si256(); NV]; MR]; U];
     for run in 0..t.runs {
-        let mut x = [core::ptr::null::<u8>(); MR];
-        for i in 0..MR {
-            // SAFETY: the table holds `runs` × MR pointers.
-            x[i] = unsafe { *t.rows.add(run * MR + i) }.wrapping_add(t.channel);
-        }
+        // SAFETY: an offset a run, a pointer a row.
+        let x: [*const u8; MR] = unsafe { rows_at(t, run) };
         let mut k = 0;
         while k + 4 * U <= t.run_len {
             for u in 0..U {
@@ -188,9 +185,8 @@ unsafe fn taps<const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>, row: usiz
         for i in 0..4 {
             // Taps beyond the last have weight 0; as a plain sum they must be 0 themselves.
             if first + i < t.runs {
-                // SAFETY: the table holds runs × rows pointers to blocks of 32 channels.
-                let codes =
-                    unsafe { _mm256_loadu_si256((*t.rows.add((first + i) * t.count + row)).add(t.channel).cast()) };
+                // SAFETY: every run is readable for a block of 32 channels.
+                let codes = unsafe { _mm256_loadu_si256(row_at(t, row, first + i).cast()) };
                 x[i] = if SIGNED { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) } else { codes };
             }
         }

@@ -17,7 +17,7 @@ use core::arch::x86_64::*;
 pub(super) unsafe fn start<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR], t: &Tile<'_>) {
     for j in 0..NV {
         // SAFETY: the vectors reach over all channels of the panel.
-        let initial = unsafe { _mm256_loadu_si256(t.epilogue.initial.as_ptr().add(t.first + 8 * j).cast()) };
+        let initial = unsafe { _mm256_loadu_si256(t.initial.add(8 * j).cast()) };
         for i in 0..MR {
             acc[i][j] = _mm256_add_epi32(acc[i][j], initial);
         }

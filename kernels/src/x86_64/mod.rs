@@ -10,6 +10,29 @@ pub(crate) mod avx_vnni;
 mod epilogue256;
 mod epilogue512;
 
+use crate::micro::Tile;
+
+/// Where a run of a row is.
+///
+/// # Safety
+/// `t` has this row and this run.
+#[inline(always)]
+unsafe fn row_at(t: &Tile<'_>, row: usize, run: usize) -> *const u8 {
+    // SAFETY: by this function's contract.
+    let (row, offset) = unsafe { (*t.rows.add(row), *t.offsets.add(run)) };
+    row.wrapping_offset(offset).wrapping_add(t.channel)
+}
+
+/// Where a run of each row is.
+///
+/// # Safety
+/// `t` has MR rows and this run.
+#[inline(always)]
+unsafe fn rows_at<const MR: usize>(t: &Tile<'_>, run: usize) -> [*const u8; MR] {
+    // SAFETY: passed on.
+    core::array::from_fn(|row| unsafe { row_at(t, row, run) })
+}
+
 /// Four codes from `k` on, as a dword; codes beyond the run read as 0.
 ///
 /// # Safety
