@@ -11,7 +11,7 @@
 
 use crate::epilogue::{ACCUMULATORS, CODES, ColumnSums, Epilogue, Store, store_for};
 use crate::gather::{Gather, Runs};
-use crate::micro::{Kind, Microkernel, Tile, TileFn};
+use crate::micro::{Kind, Microkernel, Tile};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
 use core::ops::Range;
 use qexact_reference::{Addend, CodeType, Conv, Error, Input, Layer, Output, Region, Rule};
@@ -77,6 +77,21 @@ impl Packed {
         self.kernel.kind == Kind::Gemm && !self.epilogue.weight_zero_point.is_empty()
     }
 
+    /// Divides a block into tiles of rows that see the same part of the kernel; returns their number.
+    fn tiles(&self, block: &Range<usize>, spans: &mut [Span]) -> usize {
+        let (mut rest, mut count) = (block.clone(), 0);
+        while !rest.is_empty() {
+            let (part, view) = self.gather.view(&rest);
+            rest.start = part.end;
+            for tile in even_parts(part, self.kernel.rows) {
+                spans[count] =
+                    Span { at: (tile.start - block.start) as u32, rows: tile.len() as u32, view: view as u32 };
+                count += 1;
+            }
+        }
+        count
+    }
+
     /// The largest |accumulator| that any input can lead to.
     pub(crate) fn accumulator_bound(&self, input: CodeType, input_zero_point: i32) -> i64 {
         self.sums.accumulator_bound(input, input_zero_point)
@@ -91,12 +106,26 @@ impl Packed {
 /// Rows of a block.
 const BLOCK_ROWS: usize = 96;
 
+/// The rows of a tile.
+#[derive(Clone, Copy)]
+struct Span {
+    /// The first, counted from that of the block.
+    at: u32,
+    rows: u32,
+    /// Their [`View`](crate::gather::View).
+    view: u32,
+}
+
 /// The caller's scratch memory, divided up.
 pub(crate) struct Scratch<'s> {
     /// The padded copy of a band.
     copy: &'s mut [u8],
+    /// Rows at the end of the input.
+    edge: &'s mut [u8],
     /// Where the rows of a block begin.
     rows: &'s mut [*const u8],
+    /// Tiles of a block.
+    spans: &'s mut [Span],
     /// Σ x of the rows of a block.
     row_sums: &'s mut [i32],
     /// A tile that is not stored straight into the output.
@@ -106,6 +135,7 @@ pub(crate) struct Scratch<'s> {
 /// Lengths of the parts of [`Scratch`], in elements.
 struct Lengths {
     copy: usize,
+    edge: usize,
     row_sums: usize,
     tile: usize,
 }
@@ -114,6 +144,7 @@ impl Lengths {
     fn of(packed: &Packed) -> Lengths {
         Lengths {
             copy: packed.gather.copy_len(),
+            edge: packed.gather.edge_len(),
             row_sums: if packed.needs_row_sums() { BLOCK_ROWS } else { 0 },
             tile: packed.kernel.rows * packed.kernel.width(),
         }
@@ -127,7 +158,14 @@ impl<'s> Scratch<'s> {
     /// Bytes needed, wherever the caller's memory begins.
     pub(crate) fn len(packed: &Packed) -> usize {
         let l = Lengths::of(packed);
-        let parts = [l.copy, BLOCK_ROWS * size_of::<*const u8>(), l.row_sums * 4, l.tile * 4];
+        let parts = [
+            l.copy,
+            l.edge,
+            BLOCK_ROWS * size_of::<*const u8>(),
+            BLOCK_ROWS * size_of::<Span>(),
+            l.row_sums * 4,
+            l.tile * 4,
+        ];
         LINE + parts.iter().map(|bytes| bytes.next_multiple_of(LINE)).sum::<usize>()
     }
 
@@ -136,7 +174,9 @@ impl<'s> Scratch<'s> {
         memory = &mut memory[skip..];
         Scratch {
             copy: take(&mut memory, l.copy),
+            edge: take(&mut memory, l.edge),
             rows: take(&mut memory, BLOCK_ROWS),
+            spans: take(&mut memory, BLOCK_ROWS),
             row_sums: take(&mut memory, l.row_sums),
             tile: take(&mut memory, l.tile),
         }
@@ -148,6 +188,7 @@ trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for i32 {}
 impl Plain for *const u8 {}
+impl Plain for Span {}
 
 /// Splits `len` elements off the front, and the rest of their last cache line with them.
 fn take<'s, T: Plain>(memory: &mut &'s mut [u8], len: usize) -> &'s mut [T] {
@@ -217,16 +258,19 @@ pub(crate) unsafe fn run(
         // SAFETY: the same memory, read as bytes.
         Input::I8(x) => (unsafe { core::slice::from_raw_parts(x.as_ptr().cast::<u8>(), x.len()) }, true),
     };
-    let Scratch { copy, rows, row_sums, tile } = Scratch::divide(scratch, &Lengths::of(packed));
+    let Scratch { copy, edge, rows, spans, row_sums, tile } = Scratch::divide(scratch, &Lengths::of(packed));
     let driver = Driver { packed, rule, addend, signed, target: Target::new(region, output) };
-    let mut block = Block { rows, row_sums, tile, range: 0..0 };
+    let mut block = Block { rows, spans, row_sums, tile, range: 0..0, tiles: 0 };
     for band in packed.gather.bands(region.rows.clone()) {
         let read = packed.gather.read(&band, input, zero_point, copy);
         for range in even_parts(band, BLOCK_ROWS) {
-            read.rows(range.start, &mut block.rows[..range.len()]);
             block.range = range;
-            // SAFETY: the block's rows were just located, in the input or the copy.
-            unsafe { driver.block(&mut block) };
+            block.tiles = packed.tiles(&block.range, block.spans);
+            // SAFETY: the block lies in the band, and its rows are then where they can be read.
+            unsafe {
+                read.rows(block.range.start, &mut block.rows[..block.range.len()], edge);
+                driver.block(&mut block);
+            }
         }
     }
 }
@@ -245,24 +289,14 @@ struct Block<'s> {
     range: Range<usize>,
     /// Where each begins.
     rows: &'s mut [*const u8],
+    /// Its tiles, and their number.
+    spans: &'s mut [Span],
+    tiles: usize,
     row_sums: &'s mut [i32],
     tile: &'s mut [i32],
 }
 
 impl Driver<'_> {
-    /// Tiles of a block, each with the view of its rows.
-    fn tiles(&self, block: &Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
-        let mut rest = block.clone();
-        let views = core::iter::from_fn(move || {
-            (!rest.is_empty()).then(|| {
-                let (part, view) = self.packed.gather.view(&rest);
-                rest.start = part.end;
-                (part, view)
-            })
-        });
-        views.flat_map(|(part, view)| even_parts(part, self.packed.kernel.rows).map(move |tile| (tile, view)))
-    }
-
     /// All outputs of a block that lie in the region.
     ///
     /// # Safety
@@ -299,9 +333,9 @@ impl Driver<'_> {
     unsafe fn sum_rows(&self, panel: &Panel, block: &mut Block<'_>) {
         let gather = &self.packed.gather;
         let flip = if self.signed { 0x80 } else { 0 };
-        for (tile, view) in self.tiles(&block.range) {
-            let runs = &gather.offsets[gather.runs(&gather.views[view])];
-            for row in tile.start - block.range.start..tile.end - block.range.start {
+        for span in &block.spans[..block.tiles] {
+            let runs = &gather.offsets[gather.runs(&gather.views[span.view as usize])];
+            for row in (span.at..span.at + span.rows).map(|row| row as usize) {
                 let mut sum = 0u32;
                 for &offset in runs {
                     let run = block.rows[row].wrapping_offset(offset).wrapping_add(self.input_channel(panel));
@@ -326,44 +360,57 @@ impl Driver<'_> {
             panel.channel.max(region.channels.start)..(panel.channel + panel.channels).min(region.channels.end);
         let direct = inside.start == panel.channel && self.packed.is_fused(self.rule);
         let element = if *store == CODES { 1 } else { 4 };
-        let function = |rows| (kernel.tile)(rows, panel.vectors, self.signed, *store);
-        let mut chosen: Option<(usize, TileFn)> = None;
-        for (rows, view) in self.tiles(&block.range) {
-            let at = rows.start - block.range.start;
-            let runs = gather.runs(&gather.views[view]);
-            let mut tile = Tile {
-                rows: block.rows[at..].as_ptr(),
-                offsets: gather.offsets[runs.start..].as_ptr(),
-                channel: self.input_channel(panel),
-                count: rows.len(),
-                runs: runs.len(),
-                run_len: gather.readable,
-                weights: weights.of_panel(panel, runs.start),
-                row_sums: block.row_sums.as_ptr().wrapping_add(at),
-                initial: epilogue.initial[view * order.len() + panel.first..].as_ptr(),
-                first: panel.first,
-                epilogue,
-                output: block.tile.as_mut_ptr().cast(),
-                stride: width * element,
-                channels: panel.channels,
-            };
-            if direct {
-                tile.output = self.target.at(rows.start, inside.start);
-                tile.stride = self.target.stride();
-                tile.channels = inside.len();
+        let mut tile = Tile {
+            rows: block.rows.as_ptr(),
+            offsets: gather.offsets.as_ptr(),
+            channel: self.input_channel(panel),
+            count: 0,
+            runs: 0,
+            quads: gather.run_len.div_ceil(4),
+            weights: core::ptr::null(),
+            row_sums: block.row_sums.as_ptr(),
+            initial: core::ptr::null(),
+            first: panel.first,
+            epilogue,
+            output: block.tile.as_mut_ptr().cast(),
+            stride: width * element,
+            channels: panel.channels,
+        };
+        if direct {
+            tile.stride = self.target.stride();
+            tile.channels = inside.len();
+        }
+        let mut function = None;
+        let mut seen = None;
+        for span in &block.spans[..block.tiles] {
+            let (at, rows) = (span.at as usize, span.rows as usize);
+            if seen != Some(span.view) {
+                seen = Some(span.view);
+                let runs = gather.runs(&gather.views[span.view as usize]);
+                tile.offsets = gather.offsets[runs.start..].as_ptr();
+                tile.runs = runs.len();
+                tile.weights = weights.of_panel(panel, runs.start);
+                tile.initial = epilogue.initial[span.view as usize * order.len() + panel.first..].as_ptr();
             }
-            let call = match chosen {
-                Some((n, call)) if n == rows.len() => call,
-                _ => chosen.insert((rows.len(), function(rows.len()))).1,
-            };
+            if function.is_none() || tile.count != rows {
+                tile.count = rows;
+                function = Some((kernel.tile)(rows, panel.vectors, self.signed, *store));
+            }
+            let Some(call) = function else { continue };
+            tile.rows = block.rows[at..].as_ptr();
+            tile.row_sums = block.row_sums.as_ptr().wrapping_add(at);
+            let first = block.range.start + at;
+            if direct {
+                tile.output = self.target.at(first, inside.start);
+            }
             // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). Every row has its runs in the
-            // input or in the copy, which has room for the quads and blocks that reach beyond the last run.
+            // input or in a copy, and what whole quads and blocks reach beyond the last run is readable too.
             // Weights and epilogue were packed for this panel. The output is the region (`direct`: the panel
             // begins inside it) or the tile buffer, which has room for the largest tile of 4-byte elements.
             unsafe { call(&tile) };
             if !direct {
                 // SAFETY: the tile buffer was just filled.
-                unsafe { self.copy_out(&rows, &inside, panel, width, block.tile) };
+                unsafe { self.copy_out(&(first..first + rows), &inside, panel, width, block.tile) };
             }
         }
     }

@@ -29,10 +29,10 @@ pub(crate) struct Gather {
     outputs: [usize; 3],
     /// Where runs are, in codes after their row.
     pub offsets: Vec<isize>,
-    /// Codes of a run.
+    /// Codes of a run. Whole quads of them are read; what follows the last code meets weights of 0.
     pub run_len: usize,
-    /// Codes that may be read of a run: whole quads where memory allows.
-    pub readable: usize,
+    /// Input channels.
+    channels: usize,
     /// Parts of the kernel that may be left out: its rows, or the whole kernel.
     pub pieces: usize,
     /// What output rows see: each of `views` is one choice of pieces.
@@ -86,7 +86,8 @@ impl Gather {
         }
         let padded = |axis: &Axis| axis.padding != [0, 0];
         let copied = copied || padded(&width) || (padded(&depth)) || (!by_rows && padded(&height));
-        let copied = copied || (width.kernel > 1 && !run_len.is_multiple_of(4) && runs == Runs::KernelRows);
+        // Reading beyond every run would end beyond the input too often, unless rows have but one run.
+        let copied = copied || (!run_len.is_multiple_of(4) && depth.kernel * height.kernel * width.kernel > 1);
         let (source, [plane, row]) = if copied {
             let copy = BandCopy::new(shape, outputs, by_rows, slack);
             let pitches = [copy.plane(), copy.row()];
@@ -109,14 +110,18 @@ impl Gather {
                 );
             }
         }
-        let readable = if copied { run_len.next_multiple_of(4) } else { run_len };
-        Ok(Gather { outputs, offsets, run_len, readable, pieces, views, view_of, source })
+        Ok(Gather { outputs, offsets, run_len, channels, pieces, views, view_of, source })
     }
 
     /// Runs of a view.
     pub(crate) fn runs(&self, view: &View) -> Range<usize> {
         let each = self.offsets.len() / self.pieces;
         view.pieces.start * each..view.pieces.end * each
+    }
+
+    /// Codes of the memory for rows at the end of the input.
+    pub(crate) fn edge_len(&self) -> usize {
+        EDGE_ROWS * (self.channels + 3)
     }
 
     /// Codes of the copy; 0 where the input is read where it lies.
@@ -159,7 +164,8 @@ impl Gather {
         let [depth, height, width] = self.outputs;
         match &self.source {
             Source::Input { pitch, start } => {
-                Band { gather: self, pitch: *pitch, base: input.as_ptr().wrapping_offset(*start) }
+                let end = (!self.run_len.is_multiple_of(4)).then_some(input.as_ptr_range().end);
+                Band { gather: self, pitch: *pitch, base: input.as_ptr().wrapping_offset(*start), end }
             }
             Source::Copy(bands) => {
                 let (first, last) = (band.start / width, (band.end - 1) / width);
@@ -169,7 +175,7 @@ impl Gather {
                 let [_, h, w] = &bands.axes;
                 let row = bands.row() as isize;
                 let pitch = [0, 0, h.stride as isize * row, (w.stride * bands.channels) as isize];
-                Band { gather: self, pitch, base: copy.as_ptr().wrapping_offset(-top * row) }
+                Band { gather: self, pitch, base: copy.as_ptr().wrapping_offset(-top * row), end: None }
             }
         }
     }
@@ -197,11 +203,33 @@ pub(crate) struct Band<'a> {
     pitch: [isize; 4],
     /// Where row 0 of the batch would be.
     base: *const u8,
+    /// End of the input, where reading whole quads could reach beyond it: rows are then single pixels.
+    end: Option<*const u8>,
 }
 
+/// Pixels so near to the end of the input that a quad may reach beyond it, at most.
+const EDGE_ROWS: usize = 3;
+
 impl Band<'_> {
-    /// Writes the addresses of output pixels from `first` on.
-    pub(crate) fn rows(&self, first: usize, rows: &mut [*const u8]) {
+    /// Writes the addresses of output pixels from `first` on. Pixels whose last quad would reach beyond the input
+    /// are copied to `edge`.
+    ///
+    /// # Safety
+    /// The pixels lie in the band.
+    pub(crate) unsafe fn rows(&self, first: usize, rows: &mut [*const u8], edge: &mut [u8]) {
+        self.locate(first, rows);
+        let Some(end) = self.end else { return };
+        let pixel = self.gather.channels;
+        for (row, copy) in rows.iter_mut().rev().zip(edge.chunks_exact_mut(pixel + 3)) {
+            if row.wrapping_add(pixel + 3) > end {
+                // SAFETY: all channels of a pixel lie in the input.
+                copy[..pixel].copy_from_slice(unsafe { core::slice::from_raw_parts(*row, pixel) });
+                *row = copy.as_ptr();
+            }
+        }
+    }
+
+    fn locate(&self, first: usize, rows: &mut [*const u8]) {
         let [depth, height, width] = self.gather.outputs;
         let (line, mut x) = (first / width, first % width);
         let mut rest = rows;

@@ -29,8 +29,8 @@ pub(crate) struct Tile<'a> {
     pub count: usize,
     /// Number of runs.
     pub runs: usize,
-    /// Bytes of each run. Depthwise kernels, whose runs are taps, load whole blocks of channels instead.
-    pub run_len: usize,
+    /// Quads of codes of each run. Depthwise kernels, whose runs are taps, load whole blocks of channels instead.
+    pub quads: usize,
     /// The panel's weights.
     pub weights: *const u8,
     /// `Σ x` of each row, needed where weight zero points are not 0; GEMM only.
@@ -53,8 +53,8 @@ pub(crate) struct Tile<'a> {
 ///
 /// # Safety
 /// * The CPU has the instruction set of the [`Microkernel`] it comes from.
-/// * `rows` holds a pointer a row and `offsets` an offset a run; their sum is readable from `channel` on for `run_len` bytes (GEMM) or for
-///   one block of channels (depthwise).
+/// * `rows` holds a pointer a row and `offsets` an offset a run; their sum is readable from `channel` on
+///   for `quads` · 4 bytes (GEMM) or for one block of channels (depthwise).
 /// * `weights` points to one panel packed in the kernel's format for these runs.
 /// * `initial`, and from `first` on the vectors of `epilogue`, reach over all channels of the panel; `row_sums` holds
 ///   one element a row unless all weight zero points are 0.

@@ -3,7 +3,7 @@
 //! for 3.58 % of them.
 
 use super::epilogue256 as epilogue;
-use super::{quad, row_at, rows_at};
+use super::{quad, row_at, rows};
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
@@ -72,68 +72,52 @@ fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
 unsafe fn gemm<const MR: usize, const NV: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
+    // SAFETY: a pointer a row.
+    let x: [*const u8; MR] = unsafe { rows(t) };
+    let mut initial = [_mm256_setzero_si256(); NV];
+    for j in 0..NV {
+        // SAFETY: initial values for all channels of the panel.
+        initial[j] = unsafe { _mm256_loadu_si256(t.initial.add(8 * j).cast()) };
+    }
+    let mut acc = [initial; MR];
     let mut w = t.weights;
-    let mut acc = [[_mm256_setzero_si256(); NV]; MR];
     for run in 0..t.runs {
-        // SAFETY: an offset a run, a pointer a row.
-        let x: [*const u8; MR] = unsafe { rows_at(t, run) };
-        let whole = t.run_len & !3;
-        for k in (0..whole).step_by(4) {
-            // SAFETY: `k + 4 <= run_len`; the panel holds two pairs a channel for every four codes of a run.
-            unsafe { step::<MR, NV, SIGNED>(&mut acc, &x, k, usize::MAX, w) };
+        // SAFETY: an offset a run.
+        let mut at = unsafe { *t.offsets.add(run) };
+        let end = at + 4 * t.quads as isize;
+        while at < end {
+            let (mut even, mut odd) = ([_mm256_setzero_si256(); NV], [_mm256_setzero_si256(); NV]);
+            for j in 0..NV {
+                // SAFETY: the panel holds two pairs a channel for every four codes of a run.
+                unsafe {
+                    even[j] = _mm256_loadu_si256(w.add(32 * j).cast());
+                    odd[j] = _mm256_loadu_si256(w.add(32 * (NV + j)).cast());
+                }
+            }
+            for i in 0..MR {
+                // SAFETY: `at < end`.
+                let mut codes = _mm256_set1_epi32(unsafe { quad(x[i], at) });
+                if SIGNED {
+                    codes = _mm256_xor_si256(codes, _mm256_set1_epi32(0x8080_8080_u32 as i32));
+                }
+                // The even codes, masked out of their dword, and the odd ones, shifted down.
+                let even_codes = _mm256_and_si256(codes, _mm256_set1_epi16(0x00ff));
+                for j in 0..NV {
+                    acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(even_codes, even[j]));
+                }
+                let odd_codes = _mm256_srli_epi16::<8>(codes);
+                for j in 0..NV {
+                    acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(odd_codes, odd[j]));
+                }
+            }
             w = w.wrapping_add(64 * NV);
-        }
-        if whole < t.run_len {
-            // SAFETY: likewise; the panel fills the last pairs up with zeros.
-            unsafe { step::<MR, NV, SIGNED>(&mut acc, &x, whole, t.run_len, w) };
-            w = w.wrapping_add(64 * NV);
+            at += 4;
         }
     }
     // SAFETY: the epilogue's part of the contract.
     unsafe {
-        epilogue::start::<MR, NV>(&mut acc, t);
         epilogue::subtract_row_sums::<MR, NV>(&mut acc, t);
         epilogue::finish_rows::<MR, NV, STORE>(acc, t);
-    }
-}
-
-/// Adds four codes of every row, from `k` on, times their weights: the even ones, masked out of their dword, and the
-/// odd ones, shifted down.
-///
-/// # Safety
-/// Runs of `run_len` codes (at least `k + 4` if that is `usize::MAX`) are readable at each of `x`, 2 · `NV` vectors
-/// at `w`.
-#[inline]
-#[target_feature(enable = "avx2")]
-unsafe fn step<const MR: usize, const NV: usize, const SIGNED: bool>(
-    acc: &mut [[__m256i; NV]; MR],
-    x: &[*const u8; MR],
-    k: usize,
-    run_len: usize,
-    w: *const u8,
-) {
-    let (mut even, mut odd) = ([_mm256_setzero_si256(); NV], [_mm256_setzero_si256(); NV]);
-    for j in 0..NV {
-        // SAFETY: by this function's contract.
-        unsafe {
-            even[j] = _mm256_loadu_si256(w.add(32 * j).cast());
-            odd[j] = _mm256_loadu_si256(w.add(32 * (NV + j)).cast());
-        }
-    }
-    for i in 0..MR {
-        // SAFETY: likewise.
-        let mut codes = _mm256_set1_epi32(unsafe { quad(x[i], k, run_len) });
-        if SIGNED {
-            codes = _mm256_xor_si256(codes, _mm256_set1_epi32(0x8080_8080_u32 as i32));
-        }
-        let even_codes = _mm256_and_si256(codes, _mm256_set1_epi16(0x00ff));
-        for j in 0..NV {
-            acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(even_codes, even[j]));
-        }
-        let odd_codes = _mm256_srli_epi16::<8>(codes);
-        for j in 0..NV {
-            acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(odd_codes, odd[j]));
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! It does not saturate; int32 sums wrap, as R4 wants.
 
 use super::epilogue512 as epilogue;
-use super::{quad, row_at, rows_at};
+use super::{quad, row_at, rows};
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
@@ -84,39 +84,42 @@ fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
-    let mut w = t.weights;
+    // SAFETY: a pointer a row, and initial values for all channels of the panel.
+    let (x, initial): ([*const u8; MR], _) = unsafe { (rows(t), load::<NV>(t.initial.cast())) };
     let mut sums = [[[_mm512_setzero_si512(); NV]; MR]; U];
+    sums[0] = [initial; MR];
+    let mut w = t.weights;
     for run in 0..t.runs {
-        // SAFETY: an offset a run, a pointer a row.
-        let x: [*const u8; MR] = unsafe { rows_at(t, run) };
-        let mut k = 0;
-        while k + 4 * U <= t.run_len {
+        // SAFETY: an offset a run.
+        let mut at = unsafe { *t.offsets.add(run) };
+        let end = at + 4 * t.quads as isize;
+        while at + 4 * U as isize <= end {
             for u in 0..U {
                 // SAFETY: the panel holds a quad a channel for every four codes of a run.
                 let weights = unsafe { load::<NV>(w) };
                 for i in 0..MR {
-                    // SAFETY: `k + 4 * U <= run_len`.
-                    let codes = broadcast::<SIGNED>(unsafe { quad(x[i], k + 4 * u, usize::MAX) });
+                    // SAFETY: `at + 4 * U <= end`.
+                    let codes = broadcast::<SIGNED>(unsafe { quad(x[i], at + 4 * u as isize) });
                     for j in 0..NV {
                         sums[u][i][j] = _mm512_dpbusd_epi32(sums[u][i][j], codes, weights[j]);
                     }
                 }
                 w = w.wrapping_add(64 * NV);
             }
-            k += 4 * U;
+            at += 4 * U as isize;
         }
-        while k < t.run_len {
-            // SAFETY: as above; the panel fills the last quad up with zeros.
+        while U > 1 && at < end {
+            // SAFETY: as above.
             let weights = unsafe { load::<NV>(w) };
             for i in 0..MR {
-                // SAFETY: `k < run_len`.
-                let codes = broadcast::<SIGNED>(unsafe { quad(x[i], k, t.run_len) });
+                // SAFETY: `at < end`.
+                let codes = broadcast::<SIGNED>(unsafe { quad(x[i], at) });
                 for j in 0..NV {
                     sums[0][i][j] = _mm512_dpbusd_epi32(sums[0][i][j], codes, weights[j]);
                 }
             }
             w = w.wrapping_add(64 * NV);
-            k += 4;
+            at += 4;
         }
     }
     let mut acc = sums[0];
@@ -129,7 +132,6 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
     }
     // SAFETY: the epilogue's part of the contract.
     unsafe {
-        epilogue::start::<MR, NV>(&mut acc, t);
         epilogue::subtract_row_sums::<MR, NV>(&mut acc, t);
         epilogue::finish_rows::<MR, NV, STORE>(acc, t);
     }

@@ -3,6 +3,9 @@
 //! R6 in vectors: CVTPS2DQ is R1's `cvt`; narrowing to 16 bits with saturation, adding the zero point with
 //! saturation and narrowing to unsigned bytes with saturation is the clamp to 0..=255 of the sum, because
 //! |zero point| ≤ 255; minimum and maximum of bytes do the rest.
+//!
+//! These functions are inlined into tile functions, always, and have their instruction set from there: accumulators
+//! that are passed to a function go through memory.
 
 use crate::epilogue::{CODES, REALS, Store};
 use crate::micro::Tile;
@@ -12,14 +15,15 @@ use core::arch::x86_64::*;
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
-#[inline]
-#[target_feature(enable = "avx2,fma")]
+#[inline(always)]
 pub(super) unsafe fn start<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR], t: &Tile<'_>) {
-    for j in 0..NV {
-        // SAFETY: the vectors reach over all channels of the panel.
-        let initial = unsafe { _mm256_loadu_si256(t.initial.add(8 * j).cast()) };
-        for i in 0..MR {
-            acc[i][j] = _mm256_add_epi32(acc[i][j], initial);
+    // SAFETY: by this function's contract.
+    unsafe {
+        for j in 0..NV {
+            let initial = _mm256_loadu_si256(t.initial.add(8 * j).cast());
+            for i in 0..MR {
+                acc[i][j] = _mm256_add_epi32(acc[i][j], initial);
+            }
         }
     }
 }
@@ -28,37 +32,38 @@ pub(super) unsafe fn start<const MR: usize, const NV: usize>(acc: &mut [[__m256i
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
-#[inline]
-#[target_feature(enable = "avx2,fma")]
+#[inline(always)]
 pub(super) unsafe fn subtract_row_sums<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR], t: &Tile<'_>) {
-    if t.epilogue.weight_zero_point.is_empty() {
-        return;
+    // SAFETY: by this function's contract.
+    unsafe {
+        if t.epilogue.weight_zero_point.is_empty() {
+            return;
+        }
+        let mut sums = [[_mm256_setzero_si256(); NV]; MR];
+        for i in 0..MR {
+            sums[i] = [_mm256_set1_epi32(*t.row_sums.add(i)); NV];
+        }
+        subtract_channel_sums(acc, sums, t)
     }
-    let mut sums = [[_mm256_setzero_si256(); NV]; MR];
-    for i in 0..MR {
-        // SAFETY: one sum a row.
-        sums[i] = [_mm256_set1_epi32(unsafe { *t.row_sums.add(i) }); NV];
-    }
-    // SAFETY: passed on.
-    unsafe { subtract_channel_sums(acc, sums, t) }
 }
 
 /// Subtracts z_W · Σ x, with a sum for every row and channel.
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn), and weight zero points are present.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
+#[inline(always)]
 pub(super) unsafe fn subtract_channel_sums<const MR: usize, const NV: usize>(
     acc: &mut [[__m256i; NV]; MR],
     sums: [[__m256i; NV]; MR],
     t: &Tile<'_>,
 ) {
-    for j in 0..NV {
-        // SAFETY: the vectors reach over all channels of the panel.
-        let zero = unsafe { _mm256_loadu_si256(t.epilogue.weight_zero_point.as_ptr().add(t.first + 8 * j).cast()) };
-        for i in 0..MR {
-            acc[i][j] = _mm256_sub_epi32(acc[i][j], _mm256_mullo_epi32(sums[i][j], zero));
+    // SAFETY: by this function's contract.
+    unsafe {
+        for j in 0..NV {
+            let zero = _mm256_loadu_si256(t.epilogue.weight_zero_point.as_ptr().add(t.first + 8 * j).cast());
+            for i in 0..MR {
+                acc[i][j] = _mm256_sub_epi32(acc[i][j], _mm256_mullo_epi32(sums[i][j], zero));
+            }
         }
     }
 }
@@ -67,76 +72,101 @@ pub(super) unsafe fn subtract_channel_sums<const MR: usize, const NV: usize>(
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
-#[inline]
-#[target_feature(enable = "avx2,fma")]
+#[inline(always)]
 unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR], t: &Tile<'_>) {
-    let e = t.epilogue;
-    for j in 0..NV {
-        let at = t.first + 8 * j;
-        // SAFETY: the vectors reach over all channels of the panel.
-        let multiplier = unsafe { _mm256_loadu_ps(e.multiplier.as_ptr().add(at)) };
-        if e.bias.is_empty() {
-            for i in 0..MR {
-                let v = _mm256_cvtepi32_ps(acc[i][j]);
-                acc[i][j] = _mm256_cvtps_epi32(_mm256_mul_ps(v, multiplier));
-            }
-        } else {
-            // SAFETY: likewise.
-            let (bias, reciprocal) =
-                unsafe { (_mm256_loadu_ps(e.bias.as_ptr().add(at)), _mm256_loadu_ps(e.reciprocal.as_ptr().add(at))) };
-            for i in 0..MR {
-                let v = _mm256_fmadd_ps(bias, reciprocal, _mm256_cvtepi32_ps(acc[i][j]));
-                acc[i][j] = _mm256_cvtps_epi32(_mm256_mul_ps(v, multiplier));
+    // SAFETY: by this function's contract.
+    unsafe {
+        let e = t.epilogue;
+        for j in 0..NV {
+            let at = t.first + 8 * j;
+            let multiplier = _mm256_loadu_ps(e.multiplier.as_ptr().add(at));
+            if e.bias.is_empty() {
+                for i in 0..MR {
+                    let v = _mm256_cvtepi32_ps(acc[i][j]);
+                    acc[i][j] = _mm256_cvtps_epi32(_mm256_mul_ps(v, multiplier));
+                }
+            } else {
+                let (bias, reciprocal) =
+                    (_mm256_loadu_ps(e.bias.as_ptr().add(at)), _mm256_loadu_ps(e.reciprocal.as_ptr().add(at)));
+                for i in 0..MR {
+                    let v = _mm256_fmadd_ps(bias, reciprocal, _mm256_cvtepi32_ps(acc[i][j]));
+                    acc[i][j] = _mm256_cvtps_epi32(_mm256_mul_ps(v, multiplier));
+                }
             }
         }
     }
 }
 
-/// The rest of R6 for four vectors: 32 bytes, of which 128-bit lane l holds four codes of each vector's lane l.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn narrow(v: [__m256i; 4], t: &Tile<'_>) -> __m256i {
+/// The constants of R6's end, in registers before anything is stored: the compiler must take a store of bytes for one
+/// into [`Epilogue`](crate::epilogue::Epilogue).
+#[derive(Clone, Copy)]
+struct Ends {
+    zero_point: __m256i,
+    lo: __m256i,
+    hi: __m256i,
+    flip: __m256i,
+}
+
+#[inline(always)]
+unsafe fn ends(t: &Tile<'_>) -> Ends {
     let e = t.epilogue;
-    let zero_point = _mm256_set1_epi16(e.zero_point);
-    let low = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[1]), zero_point);
-    let high = _mm256_adds_epi16(_mm256_packs_epi32(v[2], v[3]), zero_point);
-    let codes = _mm256_packus_epi16(low, high);
-    let codes = _mm256_max_epu8(codes, _mm256_set1_epi8(e.lo as i8));
-    let codes = _mm256_min_epu8(codes, _mm256_set1_epi8(e.hi as i8));
-    _mm256_xor_si256(codes, _mm256_set1_epi8(e.flip as i8))
+    // SAFETY: the caller's instruction set.
+    unsafe {
+        Ends {
+            zero_point: _mm256_set1_epi16(e.zero_point),
+            lo: _mm256_set1_epi8(e.lo as i8),
+            hi: _mm256_set1_epi8(e.hi as i8),
+            flip: _mm256_set1_epi8(e.flip as i8),
+        }
+    }
+}
+
+/// The rest of R6 for four vectors: 32 bytes, of which 128-bit lane l holds four codes of each vector's lane l.
+#[inline(always)]
+unsafe fn narrow(v: [__m256i; 4], ends: Ends) -> __m256i {
+    // SAFETY: the caller's instruction set.
+    unsafe {
+        let low = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[1]), ends.zero_point);
+        let high = _mm256_adds_epi16(_mm256_packs_epi32(v[2], v[3]), ends.zero_point);
+        let codes = _mm256_packus_epi16(low, high);
+        let codes = _mm256_min_epu8(_mm256_max_epu8(codes, ends.lo), ends.hi);
+        _mm256_xor_si256(codes, ends.flip)
+    }
 }
 
 /// R9 for one vector of channels that starts `at` in the epilogue's vectors.
 ///
 /// # Safety
 /// The epilogue's vectors reach 8 elements beyond `at`.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
+#[inline(always)]
 unsafe fn real(acc: __m256i, at: usize, t: &Tile<'_>) -> __m256 {
-    let e = t.epilogue;
-    let v = _mm256_cvtepi32_ps(acc);
     // SAFETY: by this function's contract.
-    let scale = unsafe { _mm256_loadu_ps(e.multiplier.as_ptr().add(at)) };
-    let mut y = if e.bias.is_empty() {
-        _mm256_mul_ps(v, scale)
-    } else {
-        // SAFETY: likewise.
-        let bias = unsafe { _mm256_loadu_ps(e.bias.as_ptr().add(at)) };
-        if e.fused { _mm256_fmadd_ps(v, scale, bias) } else { _mm256_add_ps(_mm256_mul_ps(v, scale), bias) }
-    };
-    if e.relu {
-        // The second operand where the first is NaN.
-        y = _mm256_max_ps(y, _mm256_setzero_ps());
+    unsafe {
+        let e = t.epilogue;
+        let v = _mm256_cvtepi32_ps(acc);
+        let scale = _mm256_loadu_ps(e.multiplier.as_ptr().add(at));
+        let mut y = if e.bias.is_empty() {
+            _mm256_mul_ps(v, scale)
+        } else {
+            let bias = _mm256_loadu_ps(e.bias.as_ptr().add(at));
+            if e.fused { _mm256_fmadd_ps(v, scale, bias) } else { _mm256_add_ps(_mm256_mul_ps(v, scale), bias) }
+        };
+        if e.relu {
+            // The second operand where the first is NaN.
+            y = _mm256_max_ps(y, _mm256_setzero_ps());
+        }
+        y
     }
-    y
 }
 
 /// A mask of the lanes whose channel, counted from `channel`, is below `channels`.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn lanes_below(channels: usize, channel: usize) -> __m256i {
-    let left = channels as i32 - channel as i32;
-    _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+#[inline(always)]
+unsafe fn lanes_below(channels: usize, channel: usize) -> __m256i {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let left = channels as i32 - channel as i32;
+        _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+    }
 }
 
 /// Stores the first `n` bytes of a vector.
@@ -154,34 +184,35 @@ unsafe fn store_first<V: Copy>(y: *mut u8, n: usize, vector: V) {
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
-#[inline]
-#[target_feature(enable = "avx2,fma")]
+#[inline(always)]
 pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: Store>(
     mut acc: [[__m256i; NV]; MR],
     t: &Tile<'_>,
 ) {
-    if STORE == CODES {
-        // SAFETY: passed on.
-        unsafe { scale(&mut acc, t) };
-        // Lane l of `narrow` to the front: vectors then follow each other, 8 bytes each.
-        let by_vector = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-        let rows = 4 / NV;
-        for top in (0..MR).step_by(rows) {
-            let mut v = [_mm256_setzero_si256(); 4];
-            for i in 0..4 {
-                v[i] = acc[(top + i / NV).min(MR - 1)][i % NV];
-            }
-            let codes = _mm256_permutevar8x32_epi32(narrow(v, t), by_vector);
-            for row in top..(top + rows).min(MR) {
-                let y = t.output.wrapping_add(row * t.stride);
-                let half = if (row - top) * NV < 2 {
-                    _mm256_castsi256_si128(codes)
-                } else {
-                    _mm256_extracti128_si256::<1>(codes)
-                };
-                let half = if NV == 1 && row % 2 == 1 { _mm_unpackhi_epi64(half, half) } else { half };
-                // SAFETY: the row is writable for `channels` channels.
-                unsafe {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if STORE == CODES {
+            let ends = {
+                scale(&mut acc, t);
+                ends(t)
+            };
+            // Lane l of `narrow` to the front: vectors then follow each other, 8 bytes each.
+            let by_vector = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+            let rows = 4 / NV;
+            for top in (0..MR).step_by(rows) {
+                let mut v = [_mm256_setzero_si256(); 4];
+                for i in 0..4 {
+                    v[i] = acc[(top + i / NV).min(MR - 1)][i % NV];
+                }
+                let codes = _mm256_permutevar8x32_epi32(narrow(v, ends), by_vector);
+                for row in top..(top + rows).min(MR) {
+                    let y = t.output.wrapping_add(row * t.stride);
+                    let half = if (row - top) * NV < 2 {
+                        _mm256_castsi256_si128(codes)
+                    } else {
+                        _mm256_extracti128_si256::<1>(codes)
+                    };
+                    let half = if NV == 1 && row % 2 == 1 { _mm_unpackhi_epi64(half, half) } else { half };
                     match (NV, t.channels) {
                         (2, 16) => _mm_storeu_si128(y.cast(), half),
                         (1, 8) => _mm_storel_epi64(y.cast(), half),
@@ -189,17 +220,19 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
                     }
                 }
             }
+            return;
         }
-        return;
-    }
-    for i in 0..MR {
-        for j in 0..NV {
-            let y = t.output.wrapping_add(i * t.stride + 32 * j);
-            // SAFETY: the row is writable for `channels` channels of 4 bytes; the epilogue's vectors reach over all.
-            unsafe {
-                let words =
-                    if STORE == REALS { _mm256_castps_si256(real(acc[i][j], t.first + 8 * j, t)) } else { acc[i][j] };
-                _mm256_maskstore_epi32(y.cast(), lanes_below(t.channels, 8 * j), words);
+        for i in 0..MR {
+            for j in 0..NV {
+                let y = t.output.wrapping_add(i * t.stride + 32 * j);
+                {
+                    let words = if STORE == REALS {
+                        _mm256_castps_si256(real(acc[i][j], t.first + 8 * j, t))
+                    } else {
+                        acc[i][j]
+                    };
+                    _mm256_maskstore_epi32(y.cast(), lanes_below(t.channels, 8 * j), words);
+                }
             }
         }
     }
@@ -210,41 +243,35 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
-#[inline]
-#[target_feature(enable = "avx2,fma")]
+#[inline(always)]
 pub(super) unsafe fn finish_block<const STORE: Store>(mut acc: [[__m256i; 4]; 1], row: usize, t: &Tile<'_>) {
-    if STORE == CODES {
-        // SAFETY: passed on.
-        unsafe { scale(&mut acc, t) };
-    }
-    let [acc] = acc;
-    let y = t.output.wrapping_add(row * t.stride);
-    if STORE == CODES {
-        let codes = narrow(acc, t);
-        // SAFETY: the row is writable for `channels` channels.
-        unsafe {
-            if t.channels == 32 {
-                _mm256_storeu_si256(y.cast(), codes);
-            } else {
-                store_first(y, t.channels, codes);
-            }
+    // SAFETY: by this function's contract.
+    unsafe {
+        if STORE == CODES {
+            scale(&mut acc, t);
         }
-        return;
-    }
-    for v in 0..4 {
-        let words = if STORE == REALS {
-            // SAFETY: the epilogue's vectors reach over the block.
-            _mm256_castps_si256(unsafe { real(acc[v], t.first + 8 * v, t) })
-        } else {
-            acc[v]
-        };
-        // Dword d of lane l belongs to channel 16·l + 4·v + d.
-        let lanes = [_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words)];
-        for (lane, dwords) in lanes.into_iter().enumerate() {
-            let channel = 16 * lane + 4 * v;
-            let mask = _mm256_castsi256_si128(lanes_below(t.channels, channel));
-            // SAFETY: as above, four channels of 4 bytes.
-            unsafe { _mm_maskstore_epi32(y.wrapping_add(4 * channel).cast(), mask, dwords) };
+        let [acc] = acc;
+        let y = t.output.wrapping_add(row * t.stride);
+        if STORE == CODES {
+            let codes = narrow(acc, ends(t));
+            {
+                if t.channels == 32 {
+                    _mm256_storeu_si256(y.cast(), codes);
+                } else {
+                    store_first(y, t.channels, codes);
+                }
+            }
+            return;
+        }
+        for v in 0..4 {
+            let words = if STORE == REALS { _mm256_castps_si256(real(acc[v], t.first + 8 * v, t)) } else { acc[v] };
+            // Dword d of lane l belongs to channel 16·l + 4·v + d.
+            let lanes = [_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words)];
+            for (lane, dwords) in lanes.into_iter().enumerate() {
+                let channel = 16 * lane + 4 * v;
+                let mask = _mm256_castsi256_si128(lanes_below(t.channels, channel));
+                _mm_maskstore_epi32(y.wrapping_add(4 * channel).cast(), mask, dwords);
+            }
         }
     }
 }

@@ -3,6 +3,9 @@
 //! R6 in vectors: VCVTPS2DQ is R1's `cvt`; narrowing to 16 bits with saturation, adding the zero point with
 //! saturation and narrowing to unsigned bytes with saturation is the clamp to 0..=255 of the sum, because
 //! |zero point| ≤ 255; minimum and maximum of bytes do the rest.
+//!
+//! These functions are inlined into tile functions, always, and have their instruction set from there: accumulators
+//! that are passed to a function go through memory.
 
 use crate::epilogue::{CODES, REALS, Store};
 use crate::micro::Tile;
@@ -12,14 +15,15 @@ use core::arch::x86_64::*;
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub(super) unsafe fn start<const MR: usize, const NV: usize>(acc: &mut [[__m512i; NV]; MR], t: &Tile<'_>) {
-    for j in 0..NV {
-        // SAFETY: the vectors reach over all channels of the panel.
-        let initial = unsafe { _mm512_loadu_si512(t.initial.add(16 * j).cast()) };
-        for i in 0..MR {
-            acc[i][j] = _mm512_add_epi32(acc[i][j], initial);
+    // SAFETY: by this function's contract.
+    unsafe {
+        for j in 0..NV {
+            let initial = _mm512_loadu_si512(t.initial.add(16 * j).cast());
+            for i in 0..MR {
+                acc[i][j] = _mm512_add_epi32(acc[i][j], initial);
+            }
         }
     }
 }
@@ -28,37 +32,38 @@ pub(super) unsafe fn start<const MR: usize, const NV: usize>(acc: &mut [[__m512i
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub(super) unsafe fn subtract_row_sums<const MR: usize, const NV: usize>(acc: &mut [[__m512i; NV]; MR], t: &Tile<'_>) {
-    if t.epilogue.weight_zero_point.is_empty() {
-        return;
+    // SAFETY: by this function's contract.
+    unsafe {
+        if t.epilogue.weight_zero_point.is_empty() {
+            return;
+        }
+        let mut sums = [[_mm512_setzero_si512(); NV]; MR];
+        for i in 0..MR {
+            sums[i] = [_mm512_set1_epi32(*t.row_sums.add(i)); NV];
+        }
+        subtract_channel_sums(acc, sums, t)
     }
-    let mut sums = [[_mm512_setzero_si512(); NV]; MR];
-    for i in 0..MR {
-        // SAFETY: one sum a row.
-        sums[i] = [_mm512_set1_epi32(unsafe { *t.row_sums.add(i) }); NV];
-    }
-    // SAFETY: passed on.
-    unsafe { subtract_channel_sums(acc, sums, t) }
 }
 
 /// Subtracts z_W · Σ x, with a sum for every row and channel.
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn), and weight zero points are present.
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 pub(super) unsafe fn subtract_channel_sums<const MR: usize, const NV: usize>(
     acc: &mut [[__m512i; NV]; MR],
     sums: [[__m512i; NV]; MR],
     t: &Tile<'_>,
 ) {
-    for j in 0..NV {
-        // SAFETY: the vectors reach over all channels of the panel.
-        let zero = unsafe { _mm512_loadu_si512(t.epilogue.weight_zero_point.as_ptr().add(t.first + 16 * j).cast()) };
-        for i in 0..MR {
-            acc[i][j] = _mm512_sub_epi32(acc[i][j], _mm512_mullo_epi32(sums[i][j], zero));
+    // SAFETY: by this function's contract.
+    unsafe {
+        for j in 0..NV {
+            let zero = _mm512_loadu_si512(t.epilogue.weight_zero_point.as_ptr().add(t.first + 16 * j).cast());
+            for i in 0..MR {
+                acc[i][j] = _mm512_sub_epi32(acc[i][j], _mm512_mullo_epi32(sums[i][j], zero));
+            }
         }
     }
 }
@@ -67,68 +72,91 @@ pub(super) unsafe fn subtract_channel_sums<const MR: usize, const NV: usize>(
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m512i; NV]; MR], t: &Tile<'_>) {
-    let e = t.epilogue;
-    for j in 0..NV {
-        let at = t.first + 16 * j;
-        // SAFETY: the vectors reach over all channels of the panel.
-        let multiplier = unsafe { _mm512_loadu_ps(e.multiplier.as_ptr().add(at)) };
-        if e.bias.is_empty() {
-            for i in 0..MR {
-                let v = _mm512_cvtepi32_ps(acc[i][j]);
-                acc[i][j] = _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier));
-            }
-        } else {
-            // SAFETY: likewise.
-            let (bias, reciprocal) =
-                unsafe { (_mm512_loadu_ps(e.bias.as_ptr().add(at)), _mm512_loadu_ps(e.reciprocal.as_ptr().add(at))) };
-            for i in 0..MR {
-                let v = _mm512_fmadd_ps(bias, reciprocal, _mm512_cvtepi32_ps(acc[i][j]));
-                acc[i][j] = _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier));
+    // SAFETY: by this function's contract.
+    unsafe {
+        let e = t.epilogue;
+        for j in 0..NV {
+            let at = t.first + 16 * j;
+            let multiplier = _mm512_loadu_ps(e.multiplier.as_ptr().add(at));
+            if e.bias.is_empty() {
+                for i in 0..MR {
+                    let v = _mm512_cvtepi32_ps(acc[i][j]);
+                    acc[i][j] = _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier));
+                }
+            } else {
+                let (bias, reciprocal) =
+                    (_mm512_loadu_ps(e.bias.as_ptr().add(at)), _mm512_loadu_ps(e.reciprocal.as_ptr().add(at)));
+                for i in 0..MR {
+                    let v = _mm512_fmadd_ps(bias, reciprocal, _mm512_cvtepi32_ps(acc[i][j]));
+                    acc[i][j] = _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier));
+                }
             }
         }
     }
 }
 
-/// The rest of R6 for four vectors: 64 bytes, of which 128-bit lane l holds four codes of each vector's lane l.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn narrow(v: [__m512i; 4], t: &Tile<'_>) -> __m512i {
+/// The constants of R6's end, in registers before anything is stored: the compiler must take a store of bytes for one
+/// into [`Epilogue`](crate::epilogue::Epilogue).
+#[derive(Clone, Copy)]
+struct Ends {
+    zero_point: __m512i,
+    lo: __m512i,
+    hi: __m512i,
+    flip: __m512i,
+}
+
+#[inline(always)]
+unsafe fn ends(t: &Tile<'_>) -> Ends {
     let e = t.epilogue;
-    let zero_point = _mm512_set1_epi16(e.zero_point);
-    let low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zero_point);
-    let high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zero_point);
-    let codes = _mm512_packus_epi16(low, high);
-    let codes = _mm512_max_epu8(codes, _mm512_set1_epi8(e.lo as i8));
-    let codes = _mm512_min_epu8(codes, _mm512_set1_epi8(e.hi as i8));
-    _mm512_xor_si512(codes, _mm512_set1_epi8(e.flip as i8))
+    // SAFETY: the caller's instruction set.
+    unsafe {
+        Ends {
+            zero_point: _mm512_set1_epi16(e.zero_point),
+            lo: _mm512_set1_epi8(e.lo as i8),
+            hi: _mm512_set1_epi8(e.hi as i8),
+            flip: _mm512_set1_epi8(e.flip as i8),
+        }
+    }
+}
+
+/// The rest of R6 for four vectors: 64 bytes, of which 128-bit lane l holds four codes of each vector's lane l.
+#[inline(always)]
+unsafe fn narrow(v: [__m512i; 4], ends: Ends) -> __m512i {
+    // SAFETY: the caller's instruction set.
+    unsafe {
+        let low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), ends.zero_point);
+        let high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), ends.zero_point);
+        let codes = _mm512_packus_epi16(low, high);
+        let codes = _mm512_min_epu8(_mm512_max_epu8(codes, ends.lo), ends.hi);
+        _mm512_xor_si512(codes, ends.flip)
+    }
 }
 
 /// R9 for one vector of channels that starts `at` in the epilogue's vectors.
 ///
 /// # Safety
 /// The epilogue's vectors reach 16 elements beyond `at`.
-#[inline]
-#[target_feature(enable = "avx512f")]
+#[inline(always)]
 unsafe fn real(acc: __m512i, at: usize, t: &Tile<'_>) -> __m512 {
-    let e = t.epilogue;
-    let v = _mm512_cvtepi32_ps(acc);
     // SAFETY: by this function's contract.
-    let scale = unsafe { _mm512_loadu_ps(e.multiplier.as_ptr().add(at)) };
-    let mut y = if e.bias.is_empty() {
-        _mm512_mul_ps(v, scale)
-    } else {
-        // SAFETY: likewise.
-        let bias = unsafe { _mm512_loadu_ps(e.bias.as_ptr().add(at)) };
-        if e.fused { _mm512_fmadd_ps(v, scale, bias) } else { _mm512_add_ps(_mm512_mul_ps(v, scale), bias) }
-    };
-    if e.relu {
-        // The second operand where the first is NaN.
-        y = _mm512_max_ps(y, _mm512_setzero_ps());
+    unsafe {
+        let e = t.epilogue;
+        let v = _mm512_cvtepi32_ps(acc);
+        let scale = _mm512_loadu_ps(e.multiplier.as_ptr().add(at));
+        let mut y = if e.bias.is_empty() {
+            _mm512_mul_ps(v, scale)
+        } else {
+            let bias = _mm512_loadu_ps(e.bias.as_ptr().add(at));
+            if e.fused { _mm512_fmadd_ps(v, scale, bias) } else { _mm512_add_ps(_mm512_mul_ps(v, scale), bias) }
+        };
+        if e.relu {
+            // The second operand where the first is NaN.
+            y = _mm512_max_ps(y, _mm512_setzero_ps());
+        }
+        y
     }
-    y
 }
 
 /// A mask of the first `n` ≤ 64 elements.
@@ -142,28 +170,29 @@ fn first(n: usize) -> u64 {
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline(always)]
 pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: Store>(
     mut acc: [[__m512i; NV]; MR],
     t: &Tile<'_>,
 ) {
-    if STORE == CODES {
-        // SAFETY: passed on.
-        unsafe { scale(&mut acc, t) };
-        // Lane l of `narrow` to the front: vectors then follow each other, 16 bytes each.
-        let by_vector = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-        let (rows, mask) = (4 / NV, first(t.channels));
-        for top in (0..MR).step_by(rows) {
-            let mut v = [_mm512_setzero_si512(); 4];
-            for i in 0..4 {
-                v[i] = acc[(top + i / NV).min(MR - 1)][i % NV];
-            }
-            let codes = _mm512_permutexvar_epi32(by_vector, narrow(v, t));
-            for row in top..(top + rows).min(MR) {
-                let y = t.output.wrapping_add(row * t.stride);
-                // SAFETY: the row is writable for `channels` channels, the masks leave out what lies beyond.
-                unsafe {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if STORE == CODES {
+            let ends = {
+                scale(&mut acc, t);
+                ends(t)
+            };
+            // Lane l of `narrow` to the front: vectors then follow each other, 16 bytes each.
+            let by_vector = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            let (rows, mask) = (4 / NV, first(t.channels));
+            for top in (0..MR).step_by(rows) {
+                let mut v = [_mm512_setzero_si512(); 4];
+                for i in 0..4 {
+                    v[i] = acc[(top + i / NV).min(MR - 1)][i % NV];
+                }
+                let codes = _mm512_permutexvar_epi32(by_vector, narrow(v, ends));
+                for row in top..(top + rows).min(MR) {
+                    let y = t.output.wrapping_add(row * t.stride);
                     match (NV, row - top) {
                         (2, 0) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes)),
                         (2, _) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_extracti64x4_epi64::<1>(codes)),
@@ -174,20 +203,18 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
                     }
                 }
             }
+            return;
         }
-        return;
-    }
-    for i in 0..MR {
-        for j in 0..NV {
-            let y = t.output.wrapping_add(i * t.stride + 64 * j);
-            let mask = (first(t.channels) >> (16 * j)) as u16;
-            // SAFETY: the row is writable for `channels` channels, the mask leaves out what lies beyond; the
-            // epilogue's vectors reach over all of them.
-            unsafe {
-                if STORE == REALS {
-                    _mm512_mask_storeu_ps(y.cast(), mask, real(acc[i][j], t.first + 16 * j, t));
-                } else {
-                    _mm512_mask_storeu_epi32(y.cast(), mask, acc[i][j]);
+        for i in 0..MR {
+            for j in 0..NV {
+                let y = t.output.wrapping_add(i * t.stride + 64 * j);
+                let mask = (first(t.channels) >> (16 * j)) as u16;
+                {
+                    if STORE == REALS {
+                        _mm512_mask_storeu_ps(y.cast(), mask, real(acc[i][j], t.first + 16 * j, t));
+                    } else {
+                        _mm512_mask_storeu_epi32(y.cast(), mask, acc[i][j]);
+                    }
                 }
             }
         }
@@ -199,39 +226,33 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline(always)]
 pub(super) unsafe fn finish_block<const STORE: Store>(mut acc: [[__m512i; 4]; 1], row: usize, t: &Tile<'_>) {
-    if STORE == CODES {
-        // SAFETY: passed on.
-        unsafe { scale(&mut acc, t) };
-    }
-    let [acc] = acc;
-    let y = t.output.wrapping_add(row * t.stride);
-    if STORE == CODES {
-        // SAFETY: the row is writable for `channels` channels, the mask leaves out what lies beyond.
-        unsafe { _mm512_mask_storeu_epi8(y.cast(), first(t.channels), narrow(acc, t)) };
-        return;
-    }
-    for v in 0..4 {
-        let words = if STORE == REALS {
-            // SAFETY: the epilogue's vectors reach over the block.
-            _mm512_castps_si512(unsafe { real(acc[v], t.first + 16 * v, t) })
-        } else {
-            acc[v]
-        };
-        // Dword d of lane l belongs to channel 16·l + 4·v + d.
-        let lanes = [
-            _mm512_castsi512_si128(words),
-            _mm512_extracti32x4_epi32::<1>(words),
-            _mm512_extracti32x4_epi32::<2>(words),
-            _mm512_extracti32x4_epi32::<3>(words),
-        ];
-        for (lane, dwords) in lanes.into_iter().enumerate() {
-            let channel = 16 * lane + 4 * v;
-            let mask = (first(t.channels) >> channel) as u8;
-            // SAFETY: as above, four channels of 4 bytes.
-            unsafe { _mm_mask_storeu_epi32(y.wrapping_add(4 * channel).cast(), mask, dwords) };
+    // SAFETY: by this function's contract.
+    unsafe {
+        if STORE == CODES {
+            scale(&mut acc, t);
+        }
+        let [acc] = acc;
+        let y = t.output.wrapping_add(row * t.stride);
+        if STORE == CODES {
+            _mm512_mask_storeu_epi8(y.cast(), first(t.channels), narrow(acc, ends(t)));
+            return;
+        }
+        for v in 0..4 {
+            let words = if STORE == REALS { _mm512_castps_si512(real(acc[v], t.first + 16 * v, t)) } else { acc[v] };
+            // Dword d of lane l belongs to channel 16·l + 4·v + d.
+            let lanes = [
+                _mm512_castsi512_si128(words),
+                _mm512_extracti32x4_epi32::<1>(words),
+                _mm512_extracti32x4_epi32::<2>(words),
+                _mm512_extracti32x4_epi32::<3>(words),
+            ];
+            for (lane, dwords) in lanes.into_iter().enumerate() {
+                let channel = 16 * lane + 4 * v;
+                let mask = (first(t.channels) >> channel) as u8;
+                _mm_mask_storeu_epi32(y.wrapping_add(4 * channel).cast(), mask, dwords);
+            }
         }
     }
 }

@@ -23,38 +23,22 @@ unsafe fn row_at(t: &Tile<'_>, row: usize, run: usize) -> *const u8 {
     row.wrapping_offset(offset).wrapping_add(t.channel)
 }
 
-/// Where a run of each row is.
+/// Where each row of a tile is.
 ///
 /// # Safety
-/// `t` has MR rows and this run.
+/// `t` has MR rows.
 #[inline(always)]
-unsafe fn rows_at<const MR: usize>(t: &Tile<'_>, run: usize) -> [*const u8; MR] {
-    // SAFETY: passed on.
-    core::array::from_fn(|row| unsafe { row_at(t, row, run) })
+unsafe fn rows<const MR: usize>(t: &Tile<'_>) -> [*const u8; MR] {
+    // SAFETY: by this function's contract.
+    core::array::from_fn(|row| unsafe { *t.rows.add(row) }.wrapping_add(t.channel))
 }
 
-/// Four codes from `k` on, as a dword; codes beyond the run read as 0.
+/// Four codes, as a dword.
 ///
 /// # Safety
-/// `run_len` bytes are readable at `x`, and `k < run_len`.
+/// They are readable `at` bytes from `x`.
 #[inline(always)]
-unsafe fn quad(x: *const u8, k: usize, run_len: usize) -> i32 {
-    let rest = run_len - k;
-    if rest >= 4 {
-        // SAFETY: `k + 4 <= run_len`.
-        unsafe { x.add(k).cast::<i32>().read_unaligned() }
-    } else if run_len >= 4 {
-        // SAFETY: the last four bytes of the run; those before `k` are shifted out.
-        let last = unsafe { x.add(run_len - 4).cast::<u32>().read_unaligned() };
-        (last >> (8 * (4 - rest))) as i32
-    } else {
-        // SAFETY: `rest` bytes are left.
-        unsafe {
-            match rest {
-                1 => x.add(k).read().into(),
-                2 => x.add(k).cast::<u16>().read_unaligned().into(),
-                _ => i32::from(x.add(k).cast::<u16>().read_unaligned()) | i32::from(x.add(k + 2).read()) << 16,
-            }
-        }
-    }
+unsafe fn quad(x: *const u8, at: isize) -> i32 {
+    // SAFETY: by this function's contract.
+    unsafe { x.wrapping_offset(at).cast::<i32>().read_unaligned() }
 }
