@@ -164,8 +164,8 @@ impl Gather {
         let [depth, height, width] = self.outputs;
         match &self.source {
             Source::Input { pitch, start } => {
-                let end = (!self.run_len.is_multiple_of(4)).then_some(input.as_ptr_range().end);
-                Band { gather: self, pitch: *pitch, base: input.as_ptr().wrapping_offset(*start), end }
+                let pixels = (!self.run_len.is_multiple_of(4)).then_some(input.as_ptr_range());
+                Band { gather: self, pitch: *pitch, base: input.as_ptr().wrapping_offset(*start), pixels }
             }
             Source::Copy(bands) => {
                 let (first, last) = (band.start / width, (band.end - 1) / width);
@@ -175,7 +175,7 @@ impl Gather {
                 let [_, h, w] = &bands.axes;
                 let row = bands.row() as isize;
                 let pitch = [0, 0, h.stride as isize * row, (w.stride * bands.channels) as isize];
-                Band { gather: self, pitch, base: copy.as_ptr().wrapping_offset(-top * row), end: None }
+                Band { gather: self, pitch, base: copy.as_ptr().wrapping_offset(-top * row), pixels: None }
             }
         }
     }
@@ -203,8 +203,8 @@ pub(crate) struct Band<'a> {
     pitch: [isize; 4],
     /// Where row 0 of the batch would be.
     base: *const u8,
-    /// End of the input, where reading whole quads could reach beyond it: rows are then single pixels.
-    end: Option<*const u8>,
+    /// The input, where reading whole quads could reach beyond it: rows are then single pixels.
+    pixels: Option<Range<*const u8>>,
 }
 
 /// Pixels so near to the end of the input that a quad may reach beyond it, at most.
@@ -218,14 +218,14 @@ impl Band<'_> {
     /// The pixels lie in the band.
     pub(crate) unsafe fn rows(&self, first: usize, rows: &mut [*const u8], edge: &mut [u8]) {
         self.locate(first, rows);
-        let Some(end) = self.end else { return };
+        let Some(input) = &self.pixels else { return };
         let pixel = self.gather.channels;
-        for (row, copy) in rows.iter_mut().rev().zip(edge.chunks_exact_mut(pixel + 3)) {
-            if row.wrapping_add(pixel + 3) > end {
-                // SAFETY: all channels of a pixel lie in the input.
-                copy[..pixel].copy_from_slice(unsafe { core::slice::from_raw_parts(*row, pixel) });
-                *row = copy.as_ptr();
-            }
+        // Rows whose only tap lies in the padding are not read, and may be anywhere.
+        let near = |row: &&mut *const u8| input.contains(&**row) && row.wrapping_add(pixel + 3) > input.end;
+        for (row, copy) in rows.iter_mut().filter(near).zip(edge.chunks_exact_mut(pixel + 3)) {
+            // SAFETY: a pixel of the input.
+            copy[..pixel].copy_from_slice(unsafe { core::slice::from_raw_parts(*row, pixel) });
+            *row = copy.as_ptr();
         }
     }
 
