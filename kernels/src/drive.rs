@@ -105,6 +105,8 @@ impl Packed {
 
 /// Rows of a block.
 const BLOCK_ROWS: usize = 96;
+/// Bytes between weights that pass by once and those asked for meanwhile.
+const AHEAD: usize = 2048;
 
 /// The rows of a tile.
 #[derive(Clone, Copy)]
@@ -368,6 +370,8 @@ impl Driver<'_> {
             runs: 0,
             quads: gather.run_len.div_ceil(4),
             weights: core::ptr::null(),
+            ahead: core::ptr::null(),
+            ahead_step: width * 4 / block.tiles,
             row_sums: block.row_sums.as_ptr(),
             initial: core::ptr::null(),
             first: panel.first,
@@ -380,9 +384,10 @@ impl Driver<'_> {
             tile.stride = self.target.stride();
             tile.channels = inside.len();
         }
+        let panel_len = weights.panel_len(panel);
         let mut function = None;
         let mut seen = None;
-        for span in &block.spans[..block.tiles] {
+        for (i, span) in block.spans[..block.tiles].iter().enumerate() {
             let (at, rows) = (span.at as usize, span.rows as usize);
             if seen != Some(span.view) {
                 seen = Some(span.view);
@@ -399,6 +404,12 @@ impl Driver<'_> {
             let Some(call) = function else { continue };
             tile.rows = block.rows[at..].as_ptr();
             tile.row_sums = block.row_sums.as_ptr().wrapping_add(at);
+            // While weights are used for the second time and on, each tile asks for its share of the next panel's.
+            // Weights that are used once are asked for a little ahead of their use.
+            tile.ahead = match block.tiles {
+                1 => tile.weights.wrapping_add(AHEAD),
+                n => weights.of_panel(panel, 0).wrapping_add(panel_len + panel_len / n * i),
+            };
             let first = block.range.start + at;
             if direct {
                 tile.output = self.target.at(first, inside.start);

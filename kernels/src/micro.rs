@@ -33,6 +33,9 @@ pub(crate) struct Tile<'a> {
     pub quads: usize,
     /// The panel's weights.
     pub weights: *const u8,
+    /// Weights that will be needed later, and bytes of them to ask for with every quad.
+    pub ahead: *const u8,
+    pub ahead_step: usize,
     /// `Σ x` of each row, needed where weight zero points are not 0; GEMM only.
     pub row_sums: *const i32,
     /// What the accumulators of the panel's channels begin with.

@@ -51,8 +51,9 @@ pub(crate) struct Panel {
     pub channels: usize,
     /// Group of its channels; 0 for depthwise panels, which span groups.
     pub group: usize,
-    /// Offset of its weights in bytes, and distance from one run to the next.
+    /// Offset of its weights in bytes, number of runs and distance from one to the next.
     offset: usize,
+    runs: usize,
     run_bytes: usize,
 }
 
@@ -76,7 +77,16 @@ pub(crate) fn gemm_panels(layer: &Layer<'_>, lanes: usize, vectors: usize) -> (V
             let vectors = if outputs - done <= lanes { 1 } else { vectors };
             let channels = (outputs - done).min(lanes * vectors);
             let channel = group * outputs + done;
-            panels.push(Panel { first: order.len(), vectors, channel, channels, group, offset: 0, run_bytes: 0 });
+            panels.push(Panel {
+                first: order.len(),
+                vectors,
+                channel,
+                channels,
+                group,
+                offset: 0,
+                runs: 0,
+                run_bytes: 0,
+            });
             order.extend((0..lanes * vectors).map(|i| (i < channels).then_some(channel + i)));
             done += channels;
         }
@@ -99,6 +109,7 @@ pub(crate) fn depthwise_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Panel>, 
             channels: valid,
             group: 0,
             offset: 0,
+            runs: 0,
             run_bytes: 0,
         });
         order.extend((0..width).map(|position| {
@@ -126,6 +137,7 @@ impl Weights {
         let mut bytes = 0;
         for panel in &mut panels {
             panel.offset = bytes;
+            panel.runs = runs;
             panel.run_bytes = groups * group * panel.vectors * lanes * format.bytes();
             bytes += (runs * panel.run_bytes).next_multiple_of(64);
         }
@@ -152,6 +164,11 @@ impl Weights {
             }
         }
         Weights { lines, panels }
+    }
+
+    /// Bytes of a panel.
+    pub(crate) fn panel_len(&self, panel: &Panel) -> usize {
+        panel.runs * panel.run_bytes
     }
 
     /// The first byte of a panel's weights, from a run on.

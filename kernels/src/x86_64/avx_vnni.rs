@@ -2,7 +2,7 @@
 //! It does not saturate; int32 sums wrap, as R4 wants.
 
 use super::epilogue256 as epilogue;
-use super::{quad, row_at, rows};
+use super::{prefetch, quad, row_at, rows};
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
@@ -82,7 +82,7 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
     let (x, initial): ([*const u8; MR], _) = unsafe { (rows(t), load::<NV>(t.initial.cast())) };
     let mut sums = [[[_mm256_setzero_si256(); NV]; MR]; U];
     sums[0] = [initial; MR];
-    let mut w = t.weights;
+    let (mut w, mut ahead) = (t.weights, t.ahead);
     for run in 0..t.runs {
         // SAFETY: an offset a run.
         let mut at = unsafe { *t.offsets.add(run) };
@@ -91,6 +91,8 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
             for u in 0..U {
                 // SAFETY: the panel holds a quad a channel for every four codes of a run.
                 let weights = unsafe { load::<NV>(w) };
+                prefetch::<NV, 32>(ahead);
+                ahead = ahead.wrapping_add(t.ahead_step);
                 for i in 0..MR {
                     // SAFETY: `at + 4 * U <= end`.
                     let codes = broadcast::<SIGNED>(unsafe { quad(x[i], at + 4 * u as isize) });

@@ -11,6 +11,7 @@ mod epilogue256;
 mod epilogue512;
 
 use crate::micro::Tile;
+use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 /// Where a run of a row is.
 ///
@@ -41,4 +42,13 @@ unsafe fn rows<const MR: usize>(t: &Tile<'_>) -> [*const u8; MR] {
 unsafe fn quad(x: *const u8, at: isize) -> i32 {
     // SAFETY: by this function's contract.
     unsafe { x.wrapping_offset(at).cast::<i32>().read_unaligned() }
+}
+
+/// Asks for the cache lines of N vectors of `BYTES` bytes. Where they are does not matter: nothing is read.
+#[inline(always)]
+fn prefetch<const N: usize, const BYTES: usize>(from: *const u8) {
+    for line in 0..(N * BYTES).div_ceil(64) {
+        // SAFETY: SSE is part of x86-64; a prefetch of any address has no effect but on caches.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(64 * line).cast()) };
+    }
 }
