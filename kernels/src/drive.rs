@@ -77,16 +77,21 @@ impl Packed {
         self.kernel.kind == Kind::Gemm && !self.epilogue.weight_zero_point.is_empty()
     }
 
-    /// Divides a block into tiles of rows that see the same part of the kernel; returns their number.
-    fn tiles(&self, block: &Range<usize>, spans: &mut [Span]) -> usize {
+    /// Divides a block into strips of rows that see the same part of the kernel; returns their number.
+    fn strips(&self, block: &Range<usize>, strips: &mut [Strip]) -> usize {
         let (mut rest, mut count) = (block.clone(), 0);
         while !rest.is_empty() {
             let (part, view) = self.gather.view(&rest);
             rest.start = part.end;
-            for tile in even_parts(part, self.kernel.rows) {
-                spans[count] =
-                    Span { at: (tile.start - block.start) as u32, rows: tile.len() as u32, view: view as u32 };
-                count += 1;
+            // As few tiles as possible, all but the last of the same size.
+            let tile = part.len().div_ceil(part.len().div_ceil(self.kernel.rows));
+            let whole = part.len() / tile * tile;
+            for (first, rows, tile) in [(0, whole, tile), (whole, part.len() - whole, part.len() - whole)] {
+                if rows > 0 {
+                    let at = (part.start - block.start + first) as u32;
+                    strips[count] = Strip { at, rows: rows as u32, tile: tile as u32, view: view as u32 };
+                    count += 1;
+                }
             }
         }
         count
@@ -108,13 +113,15 @@ const BLOCK_ROWS: usize = 96;
 /// Bytes between weights that pass by once and those asked for meanwhile.
 const AHEAD: usize = 2048;
 
-/// The rows of a tile.
+/// Tiles of equally many rows below each other.
 #[derive(Clone, Copy)]
-struct Span {
-    /// The first, counted from that of the block.
+struct Strip {
+    /// The first row, counted from that of the block.
     at: u32,
     rows: u32,
-    /// Their [`View`](crate::gather::View).
+    /// Rows of a tile.
+    tile: u32,
+    /// What its rows see, a [`View`](crate::gather::View).
     view: u32,
 }
 
@@ -126,11 +133,11 @@ pub(crate) struct Scratch<'s> {
     edge: &'s mut [u8],
     /// Where the rows of a block begin.
     rows: &'s mut [*const u8],
-    /// Tiles of a block.
-    spans: &'s mut [Span],
+    /// Strips of a block.
+    strips: &'s mut [Strip],
     /// Σ x of the rows of a block.
     row_sums: &'s mut [i32],
-    /// A tile that is not stored straight into the output.
+    /// A strip that is not stored straight into the output.
     tile: &'s mut [i32],
 }
 
@@ -148,7 +155,7 @@ impl Lengths {
             copy: packed.gather.copy_len(),
             edge: packed.gather.edge_len(),
             row_sums: if packed.needs_row_sums() { BLOCK_ROWS } else { 0 },
-            tile: packed.kernel.rows * packed.kernel.width(),
+            tile: BLOCK_ROWS * packed.kernel.width(),
         }
     }
 }
@@ -164,7 +171,7 @@ impl<'s> Scratch<'s> {
             l.copy,
             l.edge,
             BLOCK_ROWS * size_of::<*const u8>(),
-            BLOCK_ROWS * size_of::<Span>(),
+            BLOCK_ROWS * size_of::<Strip>(),
             l.row_sums * 4,
             l.tile * 4,
         ];
@@ -178,7 +185,7 @@ impl<'s> Scratch<'s> {
             copy: take(&mut memory, l.copy),
             edge: take(&mut memory, l.edge),
             rows: take(&mut memory, BLOCK_ROWS),
-            spans: take(&mut memory, BLOCK_ROWS),
+            strips: take(&mut memory, BLOCK_ROWS),
             row_sums: take(&mut memory, l.row_sums),
             tile: take(&mut memory, l.tile),
         }
@@ -190,7 +197,7 @@ trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for i32 {}
 impl Plain for *const u8 {}
-impl Plain for Span {}
+impl Plain for Strip {}
 
 /// Splits `len` elements off the front, and the rest of their last cache line with them.
 fn take<'s, T: Plain>(memory: &mut &'s mut [u8], len: usize) -> &'s mut [T] {
@@ -260,14 +267,14 @@ pub(crate) unsafe fn run(
         // SAFETY: the same memory, read as bytes.
         Input::I8(x) => (unsafe { core::slice::from_raw_parts(x.as_ptr().cast::<u8>(), x.len()) }, true),
     };
-    let Scratch { copy, edge, rows, spans, row_sums, tile } = Scratch::divide(scratch, &Lengths::of(packed));
+    let Scratch { copy, edge, rows, strips, row_sums, tile } = Scratch::divide(scratch, &Lengths::of(packed));
     let driver = Driver { packed, rule, addend, signed, target: Target::new(region, output) };
-    let mut block = Block { rows, spans, row_sums, tile, range: 0..0, tiles: 0 };
+    let mut block = Block { rows, strips, row_sums, tile, range: 0..0, count: 0 };
     for band in packed.gather.bands(region.rows.clone()) {
         let read = packed.gather.read(&band, input, zero_point, copy);
         for range in even_parts(band, BLOCK_ROWS) {
             block.range = range;
-            block.tiles = packed.tiles(&block.range, block.spans);
+            block.count = packed.strips(&block.range, block.strips);
             // SAFETY: the block lies in the band, and its rows are then where they can be read.
             unsafe {
                 read.rows(block.range.start, &mut block.rows[..block.range.len()], edge);
@@ -291,9 +298,9 @@ struct Block<'s> {
     range: Range<usize>,
     /// Where each begins.
     rows: &'s mut [*const u8],
-    /// Its tiles, and their number.
-    spans: &'s mut [Span],
-    tiles: usize,
+    strips: &'s mut [Strip],
+    /// How many of them there are.
+    count: usize,
     row_sums: &'s mut [i32],
     tile: &'s mut [i32],
 }
@@ -335,9 +342,9 @@ impl Driver<'_> {
     unsafe fn sum_rows(&self, panel: &Panel, block: &mut Block<'_>) {
         let gather = &self.packed.gather;
         let flip = if self.signed { 0x80 } else { 0 };
-        for span in &block.spans[..block.tiles] {
-            let runs = &gather.offsets[gather.runs(&gather.views[span.view as usize])];
-            for row in (span.at..span.at + span.rows).map(|row| row as usize) {
+        for strip in &block.strips[..block.count] {
+            let runs = &gather.offsets[gather.runs(&gather.views[strip.view as usize])];
+            for row in (strip.at..strip.at + strip.rows).map(|row| row as usize) {
                 let mut sum = 0u32;
                 for &offset in runs {
                     let run = block.rows[row].wrapping_offset(offset).wrapping_add(self.input_channel(panel));
@@ -371,7 +378,7 @@ impl Driver<'_> {
             quads: gather.run_len.div_ceil(4),
             weights: core::ptr::null(),
             ahead: core::ptr::null(),
-            ahead_step: width * 4 / block.tiles,
+            ahead_step: width * 4 / block.range.len().div_ceil(kernel.rows),
             row_sums: block.row_sums.as_ptr(),
             initial: core::ptr::null(),
             first: panel.first,
@@ -384,40 +391,31 @@ impl Driver<'_> {
             tile.stride = self.target.stride();
             tile.channels = inside.len();
         }
-        let panel_len = weights.panel_len(panel);
-        let mut function = None;
-        let mut seen = None;
-        for (i, span) in block.spans[..block.tiles].iter().enumerate() {
-            let (at, rows) = (span.at as usize, span.rows as usize);
-            if seen != Some(span.view) {
-                seen = Some(span.view);
-                let runs = gather.runs(&gather.views[span.view as usize]);
-                tile.offsets = gather.offsets[runs.start..].as_ptr();
-                tile.runs = runs.len();
-                tile.weights = weights.of_panel(panel, runs.start);
-                tile.initial = epilogue.initial[span.view as usize * order.len() + panel.first..].as_ptr();
-            }
-            if function.is_none() || tile.count != rows {
-                tile.count = rows;
-                function = Some((kernel.tile)(rows, panel.vectors, self.signed, *store));
-            }
-            let Some(call) = function else { continue };
+        let (panel_len, all) = (weights.panel_len(panel), block.range.len());
+        let once = all <= kernel.rows;
+        let next = weights.of_panel(panel, 0).wrapping_add(panel_len);
+        for strip in &block.strips[..block.count] {
+            let (at, rows, view) = (strip.at as usize, strip.rows as usize, strip.view as usize);
+            let runs = gather.runs(&gather.views[view]);
             tile.rows = block.rows[at..].as_ptr();
+            tile.count = rows;
+            tile.offsets = gather.offsets[runs.start..].as_ptr();
+            tile.runs = runs.len();
+            tile.weights = weights.of_panel(panel, runs.start);
+            // Where weights are used again and again, every row asks for its share of the next panel's; weights that
+            // are used once are asked for a little ahead of their use.
+            tile.ahead = if once { tile.weights.wrapping_add(AHEAD) } else { next.wrapping_add(panel_len * at / all) };
             tile.row_sums = block.row_sums.as_ptr().wrapping_add(at);
-            // While weights are used for the second time and on, each tile asks for its share of the next panel's.
-            // Weights that are used once are asked for a little ahead of their use.
-            tile.ahead = match block.tiles {
-                1 => tile.weights.wrapping_add(AHEAD),
-                n => weights.of_panel(panel, 0).wrapping_add(panel_len + panel_len / n * i),
-            };
+            tile.initial = epilogue.initial[view * order.len() + panel.first..].as_ptr();
             let first = block.range.start + at;
             if direct {
                 tile.output = self.target.at(first, inside.start);
             }
+            let call = (kernel.tile)(strip.tile as usize, panel.vectors, self.signed, *store);
             // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). Every row has its runs in the
             // input or in a copy, and what whole quads and blocks reach beyond the last run is readable too.
             // Weights and epilogue were packed for this panel. The output is the region (`direct`: the panel
-            // begins inside it) or the tile buffer, which has room for the largest tile of 4-byte elements.
+            // begins inside it) or the tile buffer, which has room for a block of 4-byte elements.
             unsafe { call(&tile) };
             if !direct {
                 // SAFETY: the tile buffer was just filled.

@@ -16,16 +16,16 @@ use crate::IsaName;
 use crate::epilogue::{Epilogue, Store};
 use crate::pack::WeightFormat;
 
-/// The work of one microkernel call.
+/// The work of one microkernel call: a tile, or several below each other.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile<'a> {
-    /// Where each row of the tile begins.
+    /// Where each row begins.
     pub rows: *const *const u8,
     /// Where each run is, counted from its row.
     pub offsets: *const isize,
     /// Added to each of them: the first input channel of the panel's group, or of a depthwise panel.
     pub channel: usize,
-    /// Rows of the tile; GEMM functions are for a fixed number.
+    /// Rows. GEMM functions compute tiles of a fixed number of rows, of which this is a multiple.
     pub count: usize,
     /// Number of runs.
     pub runs: usize,

@@ -72,52 +72,54 @@ fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
 unsafe fn gemm<const MR: usize, const NV: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
-    // SAFETY: a pointer a row.
-    let x: [*const u8; MR] = unsafe { rows(t) };
-    let mut initial = [_mm256_setzero_si256(); NV];
-    for j in 0..NV {
-        // SAFETY: initial values for all channels of the panel.
-        initial[j] = unsafe { _mm256_loadu_si256(t.initial.add(8 * j).cast()) };
-    }
-    let mut acc = [initial; MR];
-    let mut w = t.weights;
-    for run in 0..t.runs {
-        // SAFETY: an offset a run.
-        let mut at = unsafe { *t.offsets.add(run) };
-        let end = at + 4 * t.quads as isize;
-        while at < end {
-            let (mut even, mut odd) = ([_mm256_setzero_si256(); NV], [_mm256_setzero_si256(); NV]);
-            for j in 0..NV {
-                // SAFETY: the panel holds two pairs a channel for every four codes of a run.
-                unsafe {
-                    even[j] = _mm256_loadu_si256(w.add(32 * j).cast());
-                    odd[j] = _mm256_loadu_si256(w.add(32 * (NV + j)).cast());
-                }
-            }
-            for i in 0..MR {
-                // SAFETY: `at < end`.
-                let mut codes = _mm256_set1_epi32(unsafe { quad(x[i], at) });
-                if SIGNED {
-                    codes = _mm256_xor_si256(codes, _mm256_set1_epi32(0x8080_8080_u32 as i32));
-                }
-                // The even codes, masked out of their dword, and the odd ones, shifted down.
-                let even_codes = _mm256_and_si256(codes, _mm256_set1_epi16(0x00ff));
-                for j in 0..NV {
-                    acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(even_codes, even[j]));
-                }
-                let odd_codes = _mm256_srli_epi16::<8>(codes);
-                for j in 0..NV {
-                    acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(odd_codes, odd[j]));
-                }
-            }
-            w = w.wrapping_add(64 * NV);
-            at += 4;
+    for top in (0..t.count).step_by(MR) {
+        // SAFETY: a pointer a row.
+        let x: [*const u8; MR] = unsafe { rows(t, top) };
+        let mut initial = [_mm256_setzero_si256(); NV];
+        for j in 0..NV {
+            // SAFETY: initial values for all channels of the panel.
+            initial[j] = unsafe { _mm256_loadu_si256(t.initial.add(8 * j).cast()) };
         }
-    }
-    // SAFETY: the epilogue's part of the contract.
-    unsafe {
-        epilogue::subtract_row_sums::<MR, NV>(&mut acc, t);
-        epilogue::finish_rows::<MR, NV, STORE>(acc, t);
+        let mut acc = [initial; MR];
+        let mut w = t.weights;
+        for run in 0..t.runs {
+            // SAFETY: an offset a run.
+            let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
+            let end = at + 4 * t.quads as isize;
+            while at < end {
+                let (mut even, mut odd) = ([_mm256_setzero_si256(); NV], [_mm256_setzero_si256(); NV]);
+                for j in 0..NV {
+                    // SAFETY: the panel holds two pairs a channel for every four codes of a run.
+                    unsafe {
+                        even[j] = _mm256_loadu_si256(w.add(32 * j).cast());
+                        odd[j] = _mm256_loadu_si256(w.add(32 * (NV + j)).cast());
+                    }
+                }
+                for i in 0..MR {
+                    // SAFETY: `at < end`.
+                    let mut codes = _mm256_set1_epi32(unsafe { quad(x[i], at) });
+                    if SIGNED {
+                        codes = _mm256_xor_si256(codes, _mm256_set1_epi32(0x8080_8080_u32 as i32));
+                    }
+                    // The even codes, masked out of their dword, and the odd ones, shifted down.
+                    let even_codes = _mm256_and_si256(codes, _mm256_set1_epi16(0x00ff));
+                    for j in 0..NV {
+                        acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(even_codes, even[j]));
+                    }
+                    let odd_codes = _mm256_srli_epi16::<8>(codes);
+                    for j in 0..NV {
+                        acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(odd_codes, odd[j]));
+                    }
+                }
+                w = w.wrapping_add(64 * NV);
+                at += 4;
+            }
+        }
+        // SAFETY: the epilogue's part of the contract.
+        unsafe {
+            epilogue::subtract_row_sums::<MR, NV>(&mut acc, top, t);
+            epilogue::finish_rows::<MR, NV, STORE>(acc, top, t);
+        }
     }
 }
 

@@ -84,58 +84,61 @@ fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
-    // SAFETY: a pointer a row, and initial values for all channels of the panel.
-    let (x, initial): ([*const u8; MR], _) = unsafe { (rows(t), load::<NV>(t.initial.cast())) };
-    let mut sums = [[[_mm512_setzero_si512(); NV]; MR]; U];
-    sums[0] = [initial; MR];
-    let (mut w, mut ahead) = (t.weights, t.ahead);
-    for run in 0..t.runs {
-        // SAFETY: an offset a run.
-        let mut at = unsafe { *t.offsets.add(run) };
-        let end = at + 4 * t.quads as isize;
-        while at + 4 * U as isize <= end {
-            for u in 0..U {
-                // SAFETY: the panel holds a quad a channel for every four codes of a run.
+    let mut ahead = t.ahead;
+    for top in (0..t.count).step_by(MR) {
+        // SAFETY: a pointer a row, and initial values for all channels of the panel.
+        let (x, initial): ([*const u8; MR], _) = unsafe { (rows(t, top), load::<NV>(t.initial.cast())) };
+        let mut sums = [[[_mm512_setzero_si512(); NV]; MR]; U];
+        sums[0] = [initial; MR];
+        let mut w = t.weights;
+        for run in 0..t.runs {
+            // SAFETY: an offset a run.
+            let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
+            let end = at + 4 * t.quads as isize;
+            while at + 4 * U as isize <= end {
+                for u in 0..U {
+                    // SAFETY: the panel holds a quad a channel for every four codes of a run.
+                    let weights = unsafe { load::<NV>(w) };
+                    prefetch::<NV, 64>(ahead);
+                    ahead = ahead.wrapping_add(t.ahead_step);
+                    for i in 0..MR {
+                        // SAFETY: `at + 4 * U <= end`.
+                        let codes = broadcast::<SIGNED>(unsafe { quad(x[i], at + 4 * u as isize) });
+                        for j in 0..NV {
+                            sums[u][i][j] = _mm512_dpbusd_epi32(sums[u][i][j], codes, weights[j]);
+                        }
+                    }
+                    w = w.wrapping_add(64 * NV);
+                }
+                at += 4 * U as isize;
+            }
+            while U > 1 && at < end {
+                // SAFETY: as above.
                 let weights = unsafe { load::<NV>(w) };
-                prefetch::<NV, 64>(ahead);
-                ahead = ahead.wrapping_add(t.ahead_step);
                 for i in 0..MR {
-                    // SAFETY: `at + 4 * U <= end`.
-                    let codes = broadcast::<SIGNED>(unsafe { quad(x[i], at + 4 * u as isize) });
+                    // SAFETY: `at < end`.
+                    let codes = broadcast::<SIGNED>(unsafe { quad(x[i], at) });
                     for j in 0..NV {
-                        sums[u][i][j] = _mm512_dpbusd_epi32(sums[u][i][j], codes, weights[j]);
+                        sums[0][i][j] = _mm512_dpbusd_epi32(sums[0][i][j], codes, weights[j]);
                     }
                 }
                 w = w.wrapping_add(64 * NV);
+                at += 4;
             }
-            at += 4 * U as isize;
         }
-        while U > 1 && at < end {
-            // SAFETY: as above.
-            let weights = unsafe { load::<NV>(w) };
+        let mut acc = sums[0];
+        for part in &sums[1..] {
             for i in 0..MR {
-                // SAFETY: `at < end`.
-                let codes = broadcast::<SIGNED>(unsafe { quad(x[i], at) });
                 for j in 0..NV {
-                    sums[0][i][j] = _mm512_dpbusd_epi32(sums[0][i][j], codes, weights[j]);
+                    acc[i][j] = _mm512_add_epi32(acc[i][j], part[i][j]);
                 }
             }
-            w = w.wrapping_add(64 * NV);
-            at += 4;
         }
-    }
-    let mut acc = sums[0];
-    for part in &sums[1..] {
-        for i in 0..MR {
-            for j in 0..NV {
-                acc[i][j] = _mm512_add_epi32(acc[i][j], part[i][j]);
-            }
+        // SAFETY: the epilogue's part of the contract.
+        unsafe {
+            epilogue::subtract_row_sums::<MR, NV>(&mut acc, top, t);
+            epilogue::finish_rows::<MR, NV, STORE>(acc, top, t);
         }
-    }
-    // SAFETY: the epilogue's part of the contract.
-    unsafe {
-        epilogue::subtract_row_sums::<MR, NV>(&mut acc, t);
-        epilogue::finish_rows::<MR, NV, STORE>(acc, t);
     }
 }
 

@@ -33,7 +33,11 @@ pub(super) unsafe fn start<const MR: usize, const NV: usize>(acc: &mut [[__m256i
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
 #[inline(always)]
-pub(super) unsafe fn subtract_row_sums<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR], t: &Tile<'_>) {
+pub(super) unsafe fn subtract_row_sums<const MR: usize, const NV: usize>(
+    acc: &mut [[__m256i; NV]; MR],
+    top: usize,
+    t: &Tile<'_>,
+) {
     // SAFETY: by this function's contract.
     unsafe {
         if t.epilogue.weight_zero_point.is_empty() {
@@ -41,7 +45,7 @@ pub(super) unsafe fn subtract_row_sums<const MR: usize, const NV: usize>(acc: &m
         }
         let mut sums = [[_mm256_setzero_si256(); NV]; MR];
         for i in 0..MR {
-            sums[i] = [_mm256_set1_epi32(*t.row_sums.add(i)); NV];
+            sums[i] = [_mm256_set1_epi32(*t.row_sums.add(top + i)); NV];
         }
         subtract_channel_sums(acc, sums, t)
     }
@@ -187,6 +191,7 @@ unsafe fn store_first<V: Copy>(y: *mut u8, n: usize, vector: V) {
 #[inline(always)]
 pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: Store>(
     mut acc: [[__m256i; NV]; MR],
+    top: usize,
     t: &Tile<'_>,
 ) {
     // SAFETY: by this function's contract.
@@ -199,15 +204,15 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
             // Lane l of `narrow` to the front: vectors then follow each other, 8 bytes each.
             let by_vector = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
             let rows = 4 / NV;
-            for top in (0..MR).step_by(rows) {
+            for first in (0..MR).step_by(rows) {
                 let mut v = [_mm256_setzero_si256(); 4];
                 for i in 0..4 {
-                    v[i] = acc[(top + i / NV).min(MR - 1)][i % NV];
+                    v[i] = acc[(first + i / NV).min(MR - 1)][i % NV];
                 }
                 let codes = _mm256_permutevar8x32_epi32(narrow(v, ends), by_vector);
-                for row in top..(top + rows).min(MR) {
-                    let y = t.output.wrapping_add(row * t.stride);
-                    let half = if (row - top) * NV < 2 {
+                for row in first..(first + rows).min(MR) {
+                    let y = t.output.wrapping_add((top + row) * t.stride);
+                    let half = if (row - first) * NV < 2 {
                         _mm256_castsi256_si128(codes)
                     } else {
                         _mm256_extracti128_si256::<1>(codes)
@@ -224,7 +229,7 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
         }
         for i in 0..MR {
             for j in 0..NV {
-                let y = t.output.wrapping_add(i * t.stride + 32 * j);
+                let y = t.output.wrapping_add((top + i) * t.stride + 32 * j);
                 {
                     let words = if STORE == REALS {
                         _mm256_castps_si256(real(acc[i][j], t.first + 8 * j, t))

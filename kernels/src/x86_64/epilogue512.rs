@@ -33,7 +33,11 @@ pub(super) unsafe fn start<const MR: usize, const NV: usize>(acc: &mut [[__m512i
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
 #[inline(always)]
-pub(super) unsafe fn subtract_row_sums<const MR: usize, const NV: usize>(acc: &mut [[__m512i; NV]; MR], t: &Tile<'_>) {
+pub(super) unsafe fn subtract_row_sums<const MR: usize, const NV: usize>(
+    acc: &mut [[__m512i; NV]; MR],
+    top: usize,
+    t: &Tile<'_>,
+) {
     // SAFETY: by this function's contract.
     unsafe {
         if t.epilogue.weight_zero_point.is_empty() {
@@ -41,7 +45,7 @@ pub(super) unsafe fn subtract_row_sums<const MR: usize, const NV: usize>(acc: &m
         }
         let mut sums = [[_mm512_setzero_si512(); NV]; MR];
         for i in 0..MR {
-            sums[i] = [_mm512_set1_epi32(*t.row_sums.add(i)); NV];
+            sums[i] = [_mm512_set1_epi32(*t.row_sums.add(top + i)); NV];
         }
         subtract_channel_sums(acc, sums, t)
     }
@@ -161,7 +165,7 @@ unsafe fn real(acc: __m512i, at: usize, t: &Tile<'_>) -> __m512 {
 
 /// A mask of the first `n` ≤ 64 elements.
 #[inline(always)]
-fn first(n: usize) -> u64 {
+fn below(n: usize) -> u64 {
     debug_assert!((1..=64).contains(&n));
     u64::MAX >> (64 - n)
 }
@@ -173,6 +177,7 @@ fn first(n: usize) -> u64 {
 #[inline(always)]
 pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: Store>(
     mut acc: [[__m512i; NV]; MR],
+    top: usize,
     t: &Tile<'_>,
 ) {
     // SAFETY: by this function's contract.
@@ -184,16 +189,16 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
             };
             // Lane l of `narrow` to the front: vectors then follow each other, 16 bytes each.
             let by_vector = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            let (rows, mask) = (4 / NV, first(t.channels));
-            for top in (0..MR).step_by(rows) {
+            let (rows, mask) = (4 / NV, below(t.channels));
+            for first in (0..MR).step_by(rows) {
                 let mut v = [_mm512_setzero_si512(); 4];
                 for i in 0..4 {
-                    v[i] = acc[(top + i / NV).min(MR - 1)][i % NV];
+                    v[i] = acc[(first + i / NV).min(MR - 1)][i % NV];
                 }
                 let codes = _mm512_permutexvar_epi32(by_vector, narrow(v, ends));
-                for row in top..(top + rows).min(MR) {
-                    let y = t.output.wrapping_add(row * t.stride);
-                    match (NV, row - top) {
+                for row in first..(first + rows).min(MR) {
+                    let y = t.output.wrapping_add((top + row) * t.stride);
+                    match (NV, row - first) {
                         (2, 0) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes)),
                         (2, _) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_extracti64x4_epi64::<1>(codes)),
                         (_, 0) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_castsi512_si128(codes)),
@@ -207,8 +212,8 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
         }
         for i in 0..MR {
             for j in 0..NV {
-                let y = t.output.wrapping_add(i * t.stride + 64 * j);
-                let mask = (first(t.channels) >> (16 * j)) as u16;
+                let y = t.output.wrapping_add((top + i) * t.stride + 64 * j);
+                let mask = (below(t.channels) >> (16 * j)) as u16;
                 {
                     if STORE == REALS {
                         _mm512_mask_storeu_ps(y.cast(), mask, real(acc[i][j], t.first + 16 * j, t));
@@ -236,7 +241,7 @@ pub(super) unsafe fn finish_block<const STORE: Store>(mut acc: [[__m512i; 4]; 1]
         let [acc] = acc;
         let y = t.output.wrapping_add(row * t.stride);
         if STORE == CODES {
-            _mm512_mask_storeu_epi8(y.cast(), first(t.channels), narrow(acc, ends(t)));
+            _mm512_mask_storeu_epi8(y.cast(), below(t.channels), narrow(acc, ends(t)));
             return;
         }
         for v in 0..4 {
@@ -250,7 +255,7 @@ pub(super) unsafe fn finish_block<const STORE: Store>(mut acc: [[__m512i; 4]; 1]
             ];
             for (lane, dwords) in lanes.into_iter().enumerate() {
                 let channel = 16 * lane + 4 * v;
-                let mask = (first(t.channels) >> channel) as u8;
+                let mask = (below(t.channels) >> channel) as u8;
                 _mm_mask_storeu_epi32(y.wrapping_add(4 * channel).cast(), mask, dwords);
             }
         }

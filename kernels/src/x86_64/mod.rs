@@ -24,14 +24,14 @@ unsafe fn row_at(t: &Tile<'_>, row: usize, run: usize) -> *const u8 {
     row.wrapping_offset(offset).wrapping_add(t.channel)
 }
 
-/// Where each row of a tile is.
+/// Where MR rows are, from row `top` on.
 ///
 /// # Safety
-/// `t` has MR rows.
+/// `t` has these rows.
 #[inline(always)]
-unsafe fn rows<const MR: usize>(t: &Tile<'_>) -> [*const u8; MR] {
+unsafe fn rows<const MR: usize>(t: &Tile<'_>, top: usize) -> [*const u8; MR] {
     // SAFETY: by this function's contract.
-    core::array::from_fn(|row| unsafe { *t.rows.add(row) }.wrapping_add(t.channel))
+    core::array::from_fn(|row| unsafe { *t.rows.add(top + row) })
 }
 
 /// Four codes, as a dword.
