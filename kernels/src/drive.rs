@@ -11,6 +11,7 @@
 
 use crate::choose::Reads;
 use crate::epilogue::{ACCUMULATORS, CODES, ColumnSums, Epilogue, Store, store_for};
+use crate::finish::{Finish, Piece};
 use crate::gather::Gather;
 use crate::micro::{Kind, Microkernel, Tile, TileFn};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
@@ -25,6 +26,8 @@ pub(crate) struct Packed {
     epilogue: Epilogue,
     /// What the kernel stores.
     store: Store,
+    /// What makes outputs of stored accumulators, for a rule that the kernel does not have built in.
+    finish: Option<Finish>,
     order: Order,
     sums: ColumnSums,
 }
@@ -48,7 +51,7 @@ impl Packed {
         let weights = Weights::pack(layer, (panels, &order), kernel.lanes, runs, kernel.format);
         let sums = ColumnSums::of(layer);
         let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
-        let mut packed = Packed { kernel, gather, weights, epilogue, store, order, sums };
+        let mut packed = Packed { kernel, gather, weights, epilogue, store, finish: None, order, sums };
         packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
         Ok(packed)
     }
@@ -59,13 +62,12 @@ impl Packed {
         let store = store_for(rule, shape.out_channels, bound);
         // A rule without a fused form finishes tiles of accumulators in a second step.
         self.store = store.unwrap_or(ACCUMULATORS);
-        let fused = if store.is_some() { rule } else { &Rule::Accumulator };
+        let (fused, finish) = match store {
+            Some(_) => (rule, None),
+            None => (&Rule::Accumulator, Some(Finish::new(rule, shape.out_channels, self.kernel.isa))),
+        };
+        self.finish = finish;
         self.epilogue = Epilogue::new(&self.order, input, input_zero_point, &self.sums, fused);
-    }
-
-    /// Whether the kernel stores what the rule produces.
-    fn is_fused(&self, rule: &Rule) -> bool {
-        self.store != ACCUMULATORS || matches!(rule, Rule::Accumulator)
     }
 
     /// Whether the epilogue needs Σ x of every row.
@@ -222,14 +224,13 @@ impl Target {
 /// # Safety
 /// * The CPU has the instruction set of the plan's kernel.
 /// * [`check_call`](qexact_reference::layer::check_call) accepted region, input and output for `shape`, and the
-///   output's elements are what `rule` produces.
+///   output's elements are what its rule produces.
 /// * [`check_addend`](qexact_reference::layer::check_addend) accepted the addend.
 /// * `scratch` has at least [`Scratch::len`] bytes.
 pub(crate) unsafe fn run(
     packed: &Packed,
     shape: &Conv,
     zero_point: u8,
-    rule: &Rule,
     region: &Region,
     (input, addend, output): (Input<'_>, Addend<'_>, Output<'_>),
     scratch: &mut [u8],
@@ -243,7 +244,7 @@ pub(crate) unsafe fn run(
     let mut scratch = Scratch::divide(scratch, &lengths);
     scratch.padding.fill(zero_point);
     let target = Target::new(region, output);
-    let driver = Driver { packed, rule, addend, signed, block_rows: lengths.block_rows, target };
+    let driver = Driver { packed, addend, signed, block_rows: lengths.block_rows, target };
     let rows = region.rows.clone();
     let Some(copy) = &packed.gather.copy else {
         // SAFETY: rows are counted through the batch that `input` holds.
@@ -266,7 +267,6 @@ pub(crate) unsafe fn run(
 
 struct Driver<'p> {
     packed: &'p Packed,
-    rule: &'p Rule,
     addend: Addend<'p>,
     signed: bool,
     block_rows: usize,
@@ -345,7 +345,7 @@ impl Driver<'_> {
         let width = panel.vectors * kernel.lanes;
         let inside =
             panel.channel.max(region.channels.start)..(panel.channel + panel.channels).min(region.channels.end);
-        let direct = inside.start == panel.channel && self.packed.is_fused(self.rule);
+        let direct = inside.start == panel.channel && self.packed.finish.is_none();
         let element = if *store == CODES { 1 } else { 4 };
         let function = |rows| (kernel.tile)(rows, panel.vectors, self.signed, *store);
         let mut chosen: Option<(usize, TileFn)> = None;
@@ -431,33 +431,36 @@ impl Driver<'_> {
         pointers.as_ptr()
     }
 
-    /// Copies the part of a tile that lies inside the region, or takes it through a rule that is not fused.
+    /// Takes the part of a tile that lies inside the region through the second step, or copies it.
     ///
     /// # Safety
     /// `tile` holds the tile in the elements that the kernel stores; the region's output is as [`run`] says.
     unsafe fn copy_out(&self, rows: &Range<usize>, inside: &Range<usize>, panel: &Panel, width: usize, tile: &[i32]) {
-        let size = self.target.size;
-        for (i, row) in rows.clone().enumerate() {
-            let from = i * width + (inside.start - panel.channel);
-            let to = self.target.at(row, inside.start);
-            if self.packed.is_fused(self.rule) {
-                let from = tile.as_ptr().cast::<u8>().wrapping_add(from * size);
+        let skip = inside.start - panel.channel;
+        let Some(finish) = &self.packed.finish else {
+            let size = self.target.size;
+            for (i, row) in rows.clone().enumerate() {
+                let from = tile.as_ptr().cast::<u8>().wrapping_add((i * width + skip) * size);
+                let to = self.target.at(row, inside.start);
                 // SAFETY: both hold these elements; scratch and output do not overlap.
                 unsafe { core::ptr::copy_nonoverlapping(from, to, inside.len() * size) };
-                continue;
             }
-            let first = self.target.index(row, inside.start);
-            for (i, (channel, &accumulator)) in inside.clone().zip(&tile[from..]).enumerate() {
-                let bits = self.rule.apply(accumulator, channel, self.addend.get(first + i)).bits();
-                // SAFETY: an output of the region, of `size` bytes: one (a code) or four.
-                unsafe {
-                    match size {
-                        1 => to.add(i).write(bits as u8),
-                        _ => to.cast::<u32>().add(i).write(bits),
-                    }
-                }
-            }
-        }
+            return;
+        };
+        let piece = Piece {
+            accumulators: tile[skip..].as_ptr(),
+            accumulator_stride: width,
+            rows: rows.len(),
+            first: inside.start,
+            channels: inside.len(),
+            addend: self.addend,
+            addend_first: self.target.index(rows.start, inside.start),
+            output: self.target.at(rows.start, inside.start),
+            stride: self.target.region.channels.len(),
+        };
+        // SAFETY: the CPU has the kernel's instructions, which the step was made for with the layer's channels; tile
+        // and region have these rows and channels, and the addend is laid out as the region.
+        unsafe { finish.run(&piece) };
     }
 }
 

@@ -12,6 +12,7 @@
 //! order of the terms does not matter.
 
 use crate::pack::Order;
+use alloc::vec;
 use alloc::vec::Vec;
 use qexact_reference::requantize::{Bias, F32Mul, Overflow, Rule};
 use qexact_reference::{CodeType, Layer};
@@ -111,7 +112,7 @@ impl Epilogue {
     }
 }
 
-fn one_or<T: Copy>(parameter: &[T], channel: usize) -> T {
+pub(crate) fn one_or<T: Copy>(parameter: &[T], channel: usize) -> T {
     if parameter.len() == 1 { parameter[0] } else { parameter[channel] }
 }
 
@@ -127,6 +128,11 @@ pub(crate) struct ColumnSums {
 }
 
 impl ColumnSums {
+    /// For accumulators that are complete.
+    pub(crate) fn none(channels: usize) -> ColumnSums {
+        ColumnSums { shifted: vec![0; channels], zero_points: vec![0; channels], parts: vec![[0; 2]; channels] }
+    }
+
     pub(crate) fn of(layer: &Layer<'_>) -> ColumnSums {
         let depth = layer.shape().depth();
         let mut sums = ColumnSums { shifted: Vec::new(), zero_points: Vec::new(), parts: Vec::new() };
