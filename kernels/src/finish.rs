@@ -26,6 +26,12 @@ use qexact_reference::requantize::{
 };
 use qexact_reference::{Addend, CodeType, Rule};
 
+/// The largest number below one half. With it and the sign of r, ties of |r| ≤ 255 go away from zero:
+/// `trunc(f64(r ± BELOW_HALF))`. Let n be ⌊|r|⌋ and u the distance of f64 numbers about n + 1/2. From n + 1/2 on, the
+/// sum is n + 1 − 2⁻⁵⁴ at least, which rounds to n + 1 (for n = 0 a tie, to even). Below, |r| is at most n + 1/2 − u,
+/// and the sum rounds to n + 1 − u at most.
+pub(crate) const BELOW_HALF: f64 = 0.5 - 1.0 / 18014398509481984.0;
+
 /// Parameters reach this many elements beyond the last channel.
 const BEYOND: usize = 32;
 
@@ -124,6 +130,8 @@ pub(crate) struct Double {
     pub left: Vec<i32>,
     pub mantissa: Vec<i32>,
     pub right: Vec<i32>,
+    /// Whether any shift to the left is not 0.
+    pub shifts_left: bool,
     pub last: Rounding,
     pub steps: Steps,
 }
@@ -228,6 +236,7 @@ impl Double {
             left: spread(channels, |c| exponent(c).max(0)),
             mantissa: spread(channels, |c| one_or(&rule.multiplier, c).mantissa),
             right: spread(channels, |c| (-exponent(c)).max(0)),
+            shifts_left: rule.multiplier.iter().any(|m| m.exponent > 0),
             last: rule.last,
             steps: Steps::of_codes(rule.codes),
         }

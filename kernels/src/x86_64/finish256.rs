@@ -3,7 +3,7 @@
 
 use super::epilogue256::{self as epilogue, lanes_below, store_first};
 use crate::epilogue::{ACCUMULATORS, CODES, Epilogue, REALS, Store};
-use crate::finish::{Piece, Step, Steps, one_row};
+use crate::finish::{BELOW_HALF, Piece, Step, Steps, one_row};
 use core::arch::x86_64::*;
 use qexact_reference::Addend;
 use qexact_reference::requantize::{RealOutput, Rounding, Sum};
@@ -35,24 +35,25 @@ pub(crate) unsafe fn finish(step: &Step, piece: &Piece<'_>) {
                 }
             }),
             Step::Real(p) => {
+                let summed = match p.sum {
+                    Sum::Codes { scale, zero_point, .. } => [zero_point as f32, scale],
+                    _ => [0.0; 2],
+                };
+                let summed = summed.map(|v| _mm256_set1_ps(v));
+                let [least, most] = p.clip.unwrap_or_default().map(|v| _mm256_set1_ps(v));
+                let (sum, clip) = (p.sum, p.clip.is_some());
                 let real = |at| {
                     let (scale, bias) = (load_ps(&p.scale, at), load_ps(&p.bias, at));
                     move |acc, addend| {
                         let mut v = _mm256_add_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(acc), scale), bias);
-                        match p.sum {
+                        match sum {
                             Sum::None => {}
-                            Sum::Codes { scale, zero_point, .. } => {
-                                let steps = _mm256_sub_ps(addend, _mm256_set1_ps(zero_point as f32));
-                                v = _mm256_fmadd_ps(steps, _mm256_set1_ps(scale), v);
+                            Sum::Codes { .. } => {
+                                v = _mm256_fmadd_ps(_mm256_sub_ps(addend, summed[0]), summed[1], v);
                             }
                             Sum::Reals => v = _mm256_add_ps(v, addend),
                         }
-                        match p.clip {
-                            None => v,
-                            Some([least, most]) => {
-                                _mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(least)), _mm256_set1_ps(most))
-                            }
-                        }
+                        if clip { _mm256_min_ps(_mm256_max_ps(v, least), most) } else { v }
                     }
                 };
                 match p.output {
@@ -78,14 +79,19 @@ pub(crate) unsafe fn finish(step: &Step, piece: &Piece<'_>) {
                 let (initial, left, right) = (load(&p.initial, at), load(&p.left, at), load(&p.right, at));
                 let mantissa = load(&p.mantissa, at);
                 let half = _mm256_set1_epi64x(1 << 30);
+                let (shifts_left, last, steps) = (p.shifts_left, p.last, p.steps);
                 move |acc, _| {
-                    let a = _mm256_sllv_epi32(_mm256_add_epi32(acc, initial), left);
-                    let [even, odd] = products(a, mantissa);
-                    let (even, odd) = (_mm256_add_epi64(even, half), _mm256_add_epi64(odd, half));
-                    // Bits 31 to 62 of both, the odd ones where they belong.
-                    let (even, odd) = (_mm256_srli_epi64::<31>(even), _mm256_slli_epi64::<1>(odd));
-                    let high = _mm256_blend_epi32::<0xaa>(even, odd);
-                    code(shift_right(high, right, p.last), p.steps)
+                    let mut a = _mm256_add_epi32(acc, initial);
+                    if shifts_left {
+                        a = _mm256_sllv_epi32(a, left);
+                    }
+                    // Bits 31 to 62, doubled into the high half; those of the even lanes go to the low half.
+                    let [even, odd] = products(a, mantissa).map(|product| {
+                        let sum = _mm256_add_epi64(product, half);
+                        _mm256_add_epi64(sum, sum)
+                    });
+                    let high = _mm256_blend_epi32::<0xaa>(_mm256_srli_epi64::<32>(even), odd);
+                    code(shift_right(high, right, last), steps)
                 }
             }),
             Step::Single(p) => columns::<CODES, _, _>(piece, |at| {
@@ -120,13 +126,13 @@ pub(crate) unsafe fn finish(step: &Step, piece: &Piece<'_>) {
                 let multiplier = [load_pd(&p.multiplier, at), load_pd(&p.multiplier, at + 4)];
                 let before = _mm256_set1_pd(p.before);
                 let (least, most) = (_mm256_set1_pd(f64::from(p.steps.least)), _mm256_set1_pd(f64::from(p.steps.most)));
-                let zero_point = _mm256_set1_epi32(p.steps.zero_point);
+                let (rounding, zero_point) = (p.rounding, _mm256_set1_epi32(p.steps.zero_point));
                 move |acc, _| {
                     let v = _mm256_add_epi32(acc, initial);
                     let half = |v: __m128i, multiplier| {
                         let v = _mm256_add_pd(_mm256_mul_pd(_mm256_cvtepi32_pd(v), multiplier), before);
                         // The second operand where the first is NaN.
-                        integer(_mm256_min_pd(_mm256_max_pd(v, least), most), p.rounding)
+                        integer(_mm256_min_pd(_mm256_max_pd(v, least), most), rounding)
                     };
                     let low = half(_mm256_castsi256_si128(v), multiplier[0]);
                     let high = half(_mm256_extracti128_si256::<1>(v), multiplier[1]);
@@ -137,12 +143,13 @@ pub(crate) unsafe fn finish(step: &Step, piece: &Piece<'_>) {
             Step::Shift(p) => columns::<CODES, _, _>(piece, |at| {
                 let (initial, right, left) = (load(&p.initial, at), load(&p.right, at), load(&p.left, at));
                 let (lowest, highest) = (load(&p.lowest, at), load(&p.highest, at));
+                let (clamps, rounding, steps) = (p.clamps, p.rounding, p.steps);
                 move |acc, _| {
                     let mut v = _mm256_add_epi32(acc, initial);
-                    if p.clamps {
+                    if clamps {
                         v = _mm256_sllv_epi32(_mm256_min_epi32(_mm256_max_epi32(v, lowest), highest), left);
                     }
-                    code(shift_right(v, right, p.rounding), p.steps)
+                    code(shift_right(v, right, rounding), steps)
                 }
             }),
         }
@@ -294,19 +301,16 @@ fn code(steps: __m256i, codes: Steps) -> __m256i {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn integer(v: __m256d, rounding: Rounding) -> __m128i {
-    let up = |v| {
-        let floor = _mm256_floor_pd(v);
-        let above = _mm256_cmp_pd::<_CMP_GE_OQ>(_mm256_sub_pd(v, floor), _mm256_set1_pd(0.5));
-        _mm256_add_pd(floor, _mm256_and_pd(above, _mm256_set1_pd(1.0)))
-    };
     match rounding {
         Rounding::Even => _mm256_cvtpd_epi32(v),
-        Rounding::Up => _mm256_cvtpd_epi32(up(v)),
-        // Of the magnitude, with the sign put back.
+        Rounding::Up => {
+            let floor = _mm256_floor_pd(v);
+            let above = _mm256_cmp_pd::<_CMP_GE_OQ>(_mm256_sub_pd(v, floor), _mm256_set1_pd(0.5));
+            _mm256_cvtpd_epi32(_mm256_add_pd(floor, _mm256_and_pd(above, _mm256_set1_pd(1.0))))
+        }
         Rounding::Away => {
-            let sign = _mm256_set1_pd(-0.0);
-            let magnitude = up(_mm256_andnot_pd(sign, v));
-            _mm256_cvtpd_epi32(_mm256_or_pd(magnitude, _mm256_and_pd(v, sign)))
+            let half = _mm256_or_pd(_mm256_set1_pd(BELOW_HALF), _mm256_and_pd(v, _mm256_set1_pd(-0.0)));
+            _mm256_cvttpd_epi32(_mm256_add_pd(v, half))
         }
     }
 }

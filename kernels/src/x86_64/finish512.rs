@@ -3,7 +3,7 @@
 
 use super::epilogue512::{self as epilogue, first};
 use crate::epilogue::{ACCUMULATORS, CODES, Epilogue, REALS, Store};
-use crate::finish::{Piece, Step, Steps, one_row};
+use crate::finish::{BELOW_HALF, Piece, Step, Steps, one_row};
 use core::arch::x86_64::*;
 use qexact_reference::Addend;
 use qexact_reference::requantize::{RealOutput, Rounding, Sum};
@@ -35,24 +35,25 @@ pub(crate) unsafe fn finish(step: &Step, piece: &Piece<'_>) {
                 }
             }),
             Step::Real(p) => {
+                let summed = match p.sum {
+                    Sum::Codes { scale, zero_point, .. } => [zero_point as f32, scale],
+                    _ => [0.0; 2],
+                };
+                let summed = summed.map(|v| _mm512_set1_ps(v));
+                let [least, most] = p.clip.unwrap_or_default().map(|v| _mm512_set1_ps(v));
+                let (sum, clip) = (p.sum, p.clip.is_some());
                 let real = |at| {
                     let (scale, bias) = (load_ps(&p.scale, at), load_ps(&p.bias, at));
                     move |acc, addend| {
                         let mut v = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale), bias);
-                        match p.sum {
+                        match sum {
                             Sum::None => {}
-                            Sum::Codes { scale, zero_point, .. } => {
-                                let steps = _mm512_sub_ps(addend, _mm512_set1_ps(zero_point as f32));
-                                v = _mm512_fmadd_ps(steps, _mm512_set1_ps(scale), v);
+                            Sum::Codes { .. } => {
+                                v = _mm512_fmadd_ps(_mm512_sub_ps(addend, summed[0]), summed[1], v);
                             }
                             Sum::Reals => v = _mm512_add_ps(v, addend),
                         }
-                        match p.clip {
-                            None => v,
-                            Some([least, most]) => {
-                                _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(least)), _mm512_set1_ps(most))
-                            }
-                        }
+                        if clip { _mm512_min_ps(_mm512_max_ps(v, least), most) } else { v }
                     }
                 };
                 match p.output {
@@ -78,14 +79,19 @@ pub(crate) unsafe fn finish(step: &Step, piece: &Piece<'_>) {
                 let (initial, left, right) = (load(&p.initial, at), load(&p.left, at), load(&p.right, at));
                 let mantissa = load(&p.mantissa, at);
                 let half = _mm512_set1_epi64(1 << 30);
+                let (shifts_left, last, steps) = (p.shifts_left, p.last, p.steps);
                 move |acc, _| {
-                    let a = _mm512_sllv_epi32(_mm512_add_epi32(acc, initial), left);
-                    let [even, odd] = products(a, mantissa);
-                    let (even, odd) = (_mm512_add_epi64(even, half), _mm512_add_epi64(odd, half));
-                    // Bits 31 to 62 of both, the odd ones where they belong.
-                    let (even, odd) = (_mm512_srli_epi64::<31>(even), _mm512_slli_epi64::<1>(odd));
-                    let high = _mm512_mask_blend_epi32(0xaaaa, even, odd);
-                    code(shift_right(high, right, p.last), p.steps)
+                    let mut a = _mm512_add_epi32(acc, initial);
+                    if shifts_left {
+                        a = _mm512_sllv_epi32(a, left);
+                    }
+                    // Bits 31 to 62, doubled into the high half; those of the even lanes go to the low half.
+                    let [even, odd] = products(a, mantissa).map(|product| {
+                        let sum = _mm512_add_epi64(product, half);
+                        _mm512_add_epi64(sum, sum)
+                    });
+                    let high = _mm512_mask_shuffle_epi32::<_MM_PERM_DDBB>(odd, 0x5555, even);
+                    code(shift_right(high, right, last), steps)
                 }
             }),
             Step::Single(p) => columns::<CODES, _, _>(piece, |at| {
@@ -110,13 +116,13 @@ pub(crate) unsafe fn finish(step: &Step, piece: &Piece<'_>) {
                 let multiplier = [load_pd(&p.multiplier, at), load_pd(&p.multiplier, at + 8)];
                 let before = _mm512_set1_pd(p.before);
                 let (least, most) = (_mm512_set1_pd(f64::from(p.steps.least)), _mm512_set1_pd(f64::from(p.steps.most)));
-                let zero_point = _mm512_set1_epi32(p.steps.zero_point);
+                let (rounding, zero_point) = (p.rounding, _mm512_set1_epi32(p.steps.zero_point));
                 move |acc, _| {
                     let v = _mm512_add_epi32(acc, initial);
                     let half = |v: __m256i, multiplier| {
                         let v = _mm512_add_pd(_mm512_mul_pd(_mm512_cvtepi32_pd(v), multiplier), before);
                         // The second operand where the first is NaN.
-                        integer(_mm512_min_pd(_mm512_max_pd(v, least), most), p.rounding)
+                        integer(_mm512_min_pd(_mm512_max_pd(v, least), most), rounding)
                     };
                     let low = half(_mm512_castsi512_si256(v), multiplier[0]);
                     let high = half(_mm512_extracti64x4_epi64::<1>(v), multiplier[1]);
@@ -127,12 +133,13 @@ pub(crate) unsafe fn finish(step: &Step, piece: &Piece<'_>) {
             Step::Shift(p) => columns::<CODES, _, _>(piece, |at| {
                 let (initial, right, left) = (load(&p.initial, at), load(&p.right, at), load(&p.left, at));
                 let (lowest, highest) = (load(&p.lowest, at), load(&p.highest, at));
+                let (clamps, rounding, steps) = (p.clamps, p.rounding, p.steps);
                 move |acc, _| {
                     let mut v = _mm512_add_epi32(acc, initial);
-                    if p.clamps {
+                    if clamps {
                         v = _mm512_sllv_epi32(_mm512_min_epi32(_mm512_max_epi32(v, lowest), highest), left);
                     }
-                    code(shift_right(v, right, p.rounding), p.steps)
+                    code(shift_right(v, right, rounding), steps)
                 }
             }),
         }
@@ -260,19 +267,18 @@ fn code(steps: __m512i, codes: Steps) -> __m512i {
 fn integer(v: __m512d, rounding: Rounding) -> __m256i {
     /// VRNDSCALEPD: to an integer, downwards.
     const FLOOR: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
-    let up = |v| {
-        let floor = _mm512_roundscale_pd::<FLOOR>(v);
-        let above = _mm512_cmp_pd_mask::<_CMP_GE_OQ>(_mm512_sub_pd(v, floor), _mm512_set1_pd(0.5));
-        _mm512_mask_add_pd(floor, above, floor, _mm512_set1_pd(1.0))
-    };
     match rounding {
         Rounding::Even => _mm512_cvtpd_epi32(v),
-        Rounding::Up => _mm512_cvtpd_epi32(up(v)),
-        // Of the magnitude, with the sign put back.
+        Rounding::Up => {
+            let floor = _mm512_roundscale_pd::<FLOOR>(v);
+            let above = _mm512_cmp_pd_mask::<_CMP_GE_OQ>(_mm512_sub_pd(v, floor), _mm512_set1_pd(0.5));
+            _mm512_cvtpd_epi32(_mm512_mask_add_pd(floor, above, floor, _mm512_set1_pd(1.0)))
+        }
         Rounding::Away => {
-            let sign = _mm512_and_si512(_mm512_castpd_si512(v), _mm512_set1_epi64(i64::MIN));
-            let magnitude = up(_mm512_abs_pd(v));
-            _mm512_cvtpd_epi32(_mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(magnitude), sign)))
+            let (below_half, sign) = (_mm512_set1_pd(BELOW_HALF), _mm512_set1_epi64(i64::MIN));
+            let sign = _mm512_and_si512(_mm512_castpd_si512(v), sign);
+            let half = _mm512_castsi512_pd(_mm512_or_si512(_mm512_castpd_si512(below_half), sign));
+            _mm512_cvttpd_epi32(_mm512_add_pd(v, half))
         }
     }
 }
