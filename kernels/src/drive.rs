@@ -100,7 +100,7 @@ pub(crate) struct Scratch<'s> {
     pointers: &'s mut [*const u8],
     /// Σ x of the rows of a block.
     row_sums: &'s mut [i32],
-    /// A tile that is not stored straight into the output.
+    /// The tiles of a block and a panel, one below the other, that are not stored straight into the output.
     tile: &'s mut [i32],
     /// Pointers of one tile of the last block of depthwise channels …
     edge_pointers: &'s mut [*const u8],
@@ -131,7 +131,7 @@ impl Lengths {
             block_rows,
             pointers: block_rows * gather.runs,
             row_sums: if packed.needs_row_sums() { block_rows } else { 0 },
-            tile: kernel.rows * kernel.width(),
+            tile: block_rows * kernel.width(),
             edge_pointers,
             edge: edge_pointers * kernel.width(),
         }
@@ -362,7 +362,7 @@ impl Driver<'_> {
                 row_sums: scratch.row_sums.as_ptr().wrapping_add(at),
                 first: panel.first,
                 epilogue,
-                output: scratch.tile.as_mut_ptr().cast(),
+                output: scratch.tile.as_mut_ptr().cast::<u8>().wrapping_add(at * width * element),
                 stride: width * element,
                 channels: panel.channels,
             };
@@ -383,12 +383,12 @@ impl Driver<'_> {
             // pointers, each to a run inside `input` or the padding, which is as long as all input channels and
             // a block; `edge` saw to blocks that end beyond the input. Weights and epilogue were packed for
             // this panel. The output is the region (`direct`: the panel begins inside it) or the tile
-            // buffer, which has room for the largest tile of 4-byte elements.
+            // buffer, which has room for a block of rows of 4-byte elements.
             unsafe { call(&tile) };
-            if !direct {
-                // SAFETY: the tile buffer was just filled.
-                unsafe { self.copy_out(&rows, &inside, panel, width, scratch.tile) };
-            }
+        }
+        if !direct {
+            // SAFETY: the tile buffer was just filled.
+            unsafe { self.copy_out(&block, &inside, panel, width, scratch.tile) };
         }
     }
 
@@ -431,10 +431,11 @@ impl Driver<'_> {
         pointers.as_ptr()
     }
 
-    /// Takes the part of a tile that lies inside the region through the second step, or copies it.
+    /// Takes the part of the tile buffer that lies inside the region through the second step, or copies it. Once for
+    /// all rows of a block, so that the parameters of its channels are loaded once.
     ///
     /// # Safety
-    /// `tile` holds the tile in the elements that the kernel stores; the region's output is as [`run`] says.
+    /// `tile` holds the rows in the elements that the kernel stores; the region's output is as [`run`] says.
     unsafe fn copy_out(&self, rows: &Range<usize>, inside: &Range<usize>, panel: &Panel, width: usize, tile: &[i32]) {
         let skip = inside.start - panel.channel;
         let Some(finish) = &self.packed.finish else {

@@ -230,7 +230,7 @@ fn agrees(case: &Case) -> bool {
         let wrong = (0..len).find(|&i| got[i] != want[i]);
         if let Some(i) = wrong {
             eprintln!(
-                "{isa}: accumulator {} of channel {} is {:x} instead of {:x}",
+                "{isa}: accumulator {} of channel {} is {:x} instead of {:x}: {rule:?}",
                 acc[i],
                 i % channels,
                 got[i],
