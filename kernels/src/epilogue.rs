@@ -185,6 +185,8 @@ fn fits_i32(rule: &F32Mul, channels: usize, accumulator_bound: i64) -> bool {
         // An int32 bias must not wrap; three f32 roundings grow a product by less than one part in 2^20.
         let limit = 2147483648.0 * (1.0 - 1.0 / 1048576.0);
         let wraps = matches!(rule.bias(), Bias::I32(_)) && sum >= limit;
-        !wraps && sum * f64::from(rule.multiplier(c)).abs() < limit
+        // A fused bias alone may exceed what f32 holds: then the product is infinite, however small the multiplier.
+        let overflows = sum >= f64::from(f32::MAX) / 2.0;
+        !wraps && !overflows && sum * f64::from(rule.multiplier(c)).abs() < limit
     })
 }

@@ -90,8 +90,8 @@ impl FromStr for RuleName {
 
 /// The parameters of a set, one for all channels.
 ///
-/// Sets below `SWITCHES` go through all combinations of output type, clamp, bias and rounding in turn; magnitudes cycle
-/// through the ordinary (outputs spread over the codes around 0, most with few bits, so that there are ties),
+/// Successive sets turn output type, rounding, clamp and bias, so that 108 of them hold every combination of a rule's
+/// switches; magnitudes cycle through the ordinary (outputs spread over the codes around 0, most with few bits, so that there are ties),
 /// multipliers of 1 and more, those that leave nothing of most accumulators, subnormal ones and, where a rule allows
 /// them, negative, infinite and NaN.
 ///
@@ -100,7 +100,7 @@ impl FromStr for RuleName {
 pub fn parameters(name: RuleName, set: u64) -> Result<Rule, Error> {
     let mut r = Random::new(set.wrapping_mul(RuleName::ALL.len() as u64) + name as u64);
     let n = set as usize;
-    // Every combination of these has its turn: 2 · 3 · 3 · 4 is 72, and the last digit turns fastest.
+    // A digit turns every `below` sets.
     let digit = |below: usize, count: usize| n / below % count;
     let code_type = [CodeType::U8, CodeType::I8][digit(1, 2)];
     let rounding = [Rounding::Away, Rounding::Up, Rounding::Even][digit(2, 3)];
@@ -144,17 +144,17 @@ pub fn parameters(name: RuleName, set: u64) -> Result<Rule, Error> {
         }
         RuleName::F32Real => {
             let (scale, step) = (numbers.real(), numbers.r.real(0.25, 4.0) as f32);
-            let addend = [CodeType::U8, CodeType::I8][digit(36, 2)];
+            let addend = [CodeType::U8, CodeType::I8][digit(5, 2)];
             let zero_point = numbers.r.between(addend.lo(), addend.hi());
             let sum = match form {
                 0 | 1 => Sum::None,
                 2 => Sum::Codes { scale: numbers.r.real(0.1, 2.0) as f32, zero_point, codes: addend },
                 _ => Sum::Reals,
             };
-            let clip = [None, F32Real::RELU, Some([-3.5, 99.25])][digit(2, 3)];
+            let clip = [None, F32Real::RELU, Some([-3.5, 99.25])][digit(4, 3)];
             let bias = if n.is_multiple_of(5) { vec![] } else { vec![numbers.bias()] };
-            let output = match n % 11 {
-                0 => RealOutput::Reals,
+            let output = match n % 4 {
+                3 => RealOutput::Reals,
                 _ => RealOutput::Codes { multiplier: 1.0 / step, codes },
             };
             Rule::F32Real(F32Real { scale: vec![scale], bias, sum, clip, output })
