@@ -12,7 +12,7 @@
 //! * R17's first rounding: |a · mantissa| < 2⁶², so that the rounded high half fits an int32.
 //! * R18 shifts by one bit less, clamps to `2·(lo − z) ..= 2·(hi − z)` and then rounds away the last bit:
 //!   `(p + 2^(s−1)) >> s` is `((p >> (s−1)) + 1) >> 1`.
-//! * R20: shifts to the left by more than 9 saturate whatever is not 0, as one by 9 does (steps lie in −255..=255);
+//! * R20: shifts to the left by more than 8 saturate whatever is not 0, as one by 8 does (steps lie in −255..=255);
 //!   what is clamped to ±2²¹ first saturates as before, and fits. Shifts to the right by 32 or more leave 0, but
 //!   for the tie −2³¹ / 2³² away from zero, for which there is no vector form.
 
@@ -278,7 +278,7 @@ impl Shift {
         }
         // Lowest, highest, shift to the left, shift to the right.
         let form = |c| match one_or(&rule.shift, c) {
-            left @ ..0 => [-(1 << 21), 1 << 21, (-left).min(9), 0],
+            left @ ..0 => [-(1 << 21), 1 << 21, (-left).min(8), 0],
             right @ 0..32 => [i32::MIN, i32::MAX, 0, right],
             _ => [0, 0, 0, 31],
         };

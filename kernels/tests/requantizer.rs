@@ -259,6 +259,21 @@ fn sums_that_overflow_are_clamped_first() {
     }
 }
 
+/// The largest number below one half, which a sum with one half takes to 1.
+#[test]
+fn just_below_a_tie_away_from_zero_goes_to_zero() {
+    let codes = Codes::new(0, CodeType::I8).unwrap();
+    let zero_point = ZeroPoint::AfterRounding;
+    let multiplier = vec![0.5f64.next_down()];
+    let rule = Rule::F64(F64 { multiplier, bias: vec![], rounding: Rounding::Away, zero_point, codes });
+    for isa in Isa::available() {
+        let mut y = [5; 4];
+        let requantizer = Requantizer::new(&rule, 4, isa).unwrap();
+        requantizer.run(&[-1, 1, 2, 3], Addend::None, Output::I8(&mut y)).unwrap();
+        assert_eq!(y, [0, 0, 1, 1], "{isa}");
+    }
+}
+
 #[test]
 fn accumulators_pass_as_they_are() {
     let acc: Vec<i32> = (0..77).map(|i: i32| i.wrapping_mul(55_555_555)).collect();
