@@ -164,13 +164,11 @@ unsafe fn real(acc: __m256i, at: usize, t: &Tile<'_>) -> __m256 {
 }
 
 /// A mask of the lanes whose channel, counted from `channel`, is below `channels`.
-#[inline(always)]
-unsafe fn lanes_below(channels: usize, channel: usize) -> __m256i {
-    // SAFETY: by this function's contract.
-    unsafe {
-        let left = channels as i32 - channel as i32;
-        _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
-    }
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn lanes_below(channels: usize, channel: usize) -> __m256i {
+    let left = channels as i32 - channel as i32;
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }
 
 /// Stores the first `n` bytes of a vector.
@@ -178,7 +176,7 @@ unsafe fn lanes_below(channels: usize, channel: usize) -> __m256i {
 /// # Safety
 /// `n` bytes are writable at `y`, and the vector has as many.
 #[inline]
-unsafe fn store_first<V: Copy>(y: *mut u8, n: usize, vector: V) {
+pub(super) unsafe fn store_first<V: Copy>(y: *mut u8, n: usize, vector: V) {
     debug_assert!(n <= size_of::<V>());
     // SAFETY: by this function's contract; the vector is on the stack.
     unsafe { core::ptr::copy_nonoverlapping((&raw const vector).cast::<u8>(), y, n) }
