@@ -1,0 +1,81 @@
+//! Whole networks, one sample.
+
+use super::clock::{self, Timed};
+use super::layer::codes;
+use super::{Bench, Beside, Contestant, Difference, Error, Outcome, SAMPLE, Wrong, interleave};
+use qexact_kernels::Isa;
+use qexact_model::document::Dtype;
+use qexact_model::{Data, Executor, Export, Operator, Tensor, Value};
+
+/// What the row of a whole network is called.
+const NAME: &str = "whole network";
+
+/// Times all of a network on one sample, where each instruction set computes what the reference does. One thread
+/// runs it, and its weights lie wherever the layers before have left room for them.
+pub(super) fn whole(bench: &Bench, group: &str, export: &Export) -> Result<Vec<Outcome>, Error> {
+    let network = &export.network;
+    let inputs: Vec<Tensor> = match export.recording.as_ref().filter(|recording| recording.samples() > 0) {
+        Some(recording) => recording.inputs().iter().map(|input| input.samples(0..1)).collect(),
+        None => network.inputs().iter().map(|&value| sample(&network.values()[value])).collect(),
+    };
+    let want = Executor::new(network, Isa::REFERENCE)?.run(&inputs)?;
+    let (mut outcomes, mut right) = (Vec::new(), Vec::new());
+    for &isa in &bench.options.isas {
+        let executor = Executor::new(network, isa)?;
+        match difference(&want, &executor.run(&inputs)?) {
+            None => right.push(executor),
+            Some(difference) => {
+                let (name, line) = (NAME.to_string(), group.to_string());
+                outcomes.push(Outcome::Wrong(Wrong {
+                    name,
+                    line,
+                    isa: isa.to_string(),
+                    kernel: "all".into(),
+                    difference,
+                }));
+            }
+        }
+    }
+    let call = |executor: &Executor<'_>| drop(executor.run(&inputs).expect("it ran before"));
+    let mut contestants: Vec<_> = right
+        .iter()
+        .map(|executor| Contestant {
+            case: Timed::new(SAMPLE, move |calls| clock::calls(calls, || call(executor))),
+            beside: Beside::new(executor.isa()),
+            read: None,
+        })
+        .collect();
+    interleave(&mut contestants, bench.options.time);
+    let macs = network.nodes().iter().map(|node| match &node.operator {
+        Operator::Layer(layer) => layer.shape().macs(),
+        _ => 0,
+    });
+    let macs = macs.sum();
+    for (contestant, executor) in contestants.into_iter().zip(&right) {
+        let mut row = bench.row(contestant.case.statistics(), contestant.beside, executor.isa(), macs);
+        (row.name, row.group, row.class) = (NAME.into(), group.into(), format!("{group} whole"));
+        (row.op, row.mode, row.threads) = ("network", "warm", 1);
+        outcomes.push(Outcome::Timed(Box::new(row)));
+    }
+    Ok(outcomes)
+}
+
+/// The first byte of the outputs that differs; there are no rows and channels to speak of.
+fn difference(want: &[Tensor], got: &[Tensor]) -> Option<Difference> {
+    let bytes = |tensors: &[Tensor]| tensors.iter().flat_map(|t| t.data().bytes().to_vec()).collect::<Vec<u8>>();
+    let (want, got) = (bytes(want), bytes(got));
+    let at = want.iter().zip(&got).position(|(want, got)| want != got)?;
+    let (want, got) = (format!("byte {}", want[at]), format!("byte {}", got[at]));
+    Some(Difference { row: 0, channel: at, accumulator: 0, want, got })
+}
+
+/// A sample for a network without a recording.
+fn sample(value: &Value) -> Tensor {
+    let codes = codes(4, value.sample_len());
+    let data = match value.dtype {
+        Dtype::U8 => Data::U8(codes.collect()),
+        Dtype::I8 => Data::I8(codes.map(|code| code as i8).collect()),
+        Dtype::F32 => Data::F32(codes.map(|code| f32::from(code) / 64.0 - 2.0).collect()),
+    };
+    Tensor::new(1, value.shape.clone(), data).expect("a sample's elements")
+}
