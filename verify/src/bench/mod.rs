@@ -15,7 +15,7 @@ pub use layer::{Difference, Expected, Prepared, RuleName, Subject};
 pub use report::{Report, Row, Wrong};
 pub use shapes::{Shape, ShapesError};
 
-use clock::{Statistics, Timed};
+use clock::Timed;
 use peak::{Memory, Peak};
 use qexact_kernels::Isa;
 use qexact_model::{Export, Operator, RunError};
@@ -46,7 +46,7 @@ impl Mode {
 /// How to time.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Instruction sets, each timed in turn with the others.
+    /// Instruction sets.
     pub isas: Vec<Isa>,
     /// What is timed.
     pub mode: Mode,
@@ -91,7 +91,7 @@ pub enum Outcome {
 
 /// The shortest sample of a layer.
 const SAMPLE: Duration = Duration::from_micros(500);
-/// The shortest sample of a peak.
+/// The shortest sample of a peak and of reading.
 const PEAK_SAMPLE: Duration = Duration::from_micros(100);
 /// More than the caches of any core, which it displaces.
 const EVICT: usize = 256 << 20;
@@ -180,35 +180,26 @@ impl Bench {
                 }
             }
         }
-        let layer = subject.layer()?;
-        let one_row = subject.shape.conv.batch * subject.shape.conv.pixels() == 1;
-        let facts: Vec<_> = right
-            .iter()
-            .map(|prepared| {
-                let memory = one_row.then(|| Memory::new(prepared.plan.weight_bytes()));
-                (prepared.plan.isa(), prepared.plan.kernel().to_string(), prepared.plan.weight_bytes(), memory)
-            })
-            .collect();
-        let mut contestants = right
-            .iter_mut()
-            .zip(&facts)
-            .map(|(prepared, (isa, _, _, memory))| Contestant {
-                case: self.case(prepared, layer),
-                beside: Beside::new(*isa),
-                read: memory.as_ref().map(|memory| self.read(memory, *isa)),
-            })
-            .collect::<Vec<_>>();
-        interleave(&mut contestants, self.options.time);
-        for (contestant, (isa, kernel, bytes, memory)) in contestants.into_iter().zip(&facts) {
-            let read = contestant.read.map(Timed::statistics).zip(memory.as_ref());
-            let mut row = self.row(contestant.case.statistics(), contestant.beside, *isa, subject.shape.conv.macs());
-            row.describe(&subject.shape, kernel);
-            if let Some((read, memory)) = read {
-                row.reads(*bytes, memory.len() as f64 / read.median_ns);
-            }
-            outcomes.push(Outcome::Timed(Box::new(row)));
+        for prepared in &mut right {
+            outcomes.push(Outcome::Timed(Box::new(self.time(subject, prepared)?)));
         }
         Ok(outcomes)
+    }
+
+    fn time(&self, subject: &Subject, prepared: &mut Prepared<'_>) -> Result<Row, qexact_reference::Error> {
+        let (isa, kernel, bytes) = (prepared.plan.isa(), prepared.plan.kernel(), prepared.plan.weight_bytes());
+        let conv = &subject.shape.conv;
+        let case = self.case(prepared, subject.layer()?);
+        let mut row = self.row(case, isa, conv.macs(), self.options.cores.len());
+        row.describe(&subject.shape, &kernel.to_string());
+        if conv.batch * conv.pixels() == 1 {
+            // Not in turn with the layer, whose weights it would displace.
+            let memory = Memory::new(bytes);
+            let mut read = self.read(&memory, isa);
+            clock::interleave(&mut [&mut read], self.options.time / 5);
+            row.reads(bytes, memory.len() as f64 / read.statistics().median_ns);
+        }
+        Ok(row)
     }
 
     fn case<'a>(&'a self, prepared: &'a mut Prepared<'_>, layer: qexact_reference::Layer<'a>) -> Timed<'a> {
@@ -240,53 +231,15 @@ impl Bench {
         }
     }
 
-    fn row(&self, time: Statistics, beside: Beside, isa: Isa, macs: usize) -> Row {
-        let threads = self.options.cores.len();
-        let peaks = beside.gmacs(threads);
-        Row::new(time, isa, macs, &peaks, &self.options, &self.cpu)
-    }
-}
-
-/// A layer, and the limits that are measured beside it.
-struct Contestant<'w> {
-    case: Timed<'w>,
-    beside: Beside<'w>,
-    read: Option<Timed<'w>>,
-}
-
-/// Peaks of an instruction set: that of its kernels, and one that saturates.
-struct Beside<'w>(Vec<(Peak, Timed<'w>)>);
-
-impl Beside<'_> {
-    fn new(isa: Isa) -> Beside<'static> {
-        let peaks = Peak::of(isa).into_iter().chain(Peak::saturating(isa));
-        let timed = |peak: Peak| {
-            Timed::new(PEAK_SAMPLE, move |rounds| {
-                let start = Instant::now();
-                peak.run(rounds);
-                start.elapsed()
-            })
-        };
-        Beside(peaks.map(|peak| (peak, timed(peak))).collect())
-    }
-
-    /// Of so many cores.
-    fn gmacs(self, threads: usize) -> Vec<f64> {
-        let gmacs = |(peak, timed): (Peak, Timed<'_>)| peak.macs as f64 / timed.statistics().median_ns;
-        self.0.into_iter().map(|peak| gmacs(peak) * threads as f64).collect()
-    }
-}
-
-/// Takes samples of all contestants and their limits in turn.
-fn interleave(contestants: &mut [Contestant<'_>], each: Duration) {
-    let time = each * contestants.len() as u32;
-    let mut all: Vec<&mut Timed<'_>> = Vec::new();
-    for contestant in contestants {
-        all.push(&mut contestant.case);
-        all.extend(contestant.beside.0.iter_mut().map(|(_, timed)| timed));
-        all.extend(&mut contestant.read);
-    }
-    if !all.is_empty() {
-        clock::interleave(&mut all, time);
+    /// Times a case in turn with the peaks of its instruction set, which touch no memory.
+    fn row<'w>(&self, mut case: Timed<'w>, isa: Isa, macs: usize, threads: usize) -> Row {
+        let peaks: Vec<Peak> = Peak::of(isa).into_iter().chain(Peak::saturating(isa)).collect();
+        let mut beside: Vec<Timed<'w>> = peaks.iter().map(|peak| peak.timed()).collect();
+        let mut all = vec![&mut case];
+        all.extend(&mut beside);
+        clock::interleave(&mut all, self.options.time);
+        let gmacs = peaks.iter().zip(beside).map(|(peak, timed)| peak.gmacs(timed.statistics().median_ns));
+        let gmacs: Vec<f64> = gmacs.map(|gmacs| gmacs * threads as f64).collect();
+        Row::new(case.statistics(), isa, macs, &gmacs, threads, &self.options, &self.cpu)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::clock::{self, Timed};
 use super::layer::codes;
-use super::{Bench, Beside, Contestant, Difference, Error, Outcome, SAMPLE, Wrong, interleave};
+use super::{Bench, Difference, Error, Outcome, SAMPLE, Wrong};
 use qexact_kernels::Isa;
 use qexact_model::document::Dtype;
 use qexact_model::{Data, Executor, Export, Operator, Tensor, Value};
@@ -37,24 +37,16 @@ pub(super) fn whole(bench: &Bench, group: &str, export: &Export) -> Result<Vec<O
         }
     }
     let call = |executor: &Executor<'_>| drop(executor.run(&inputs).expect("it ran before"));
-    let mut contestants: Vec<_> = right
-        .iter()
-        .map(|executor| Contestant {
-            case: Timed::new(SAMPLE, move |calls| clock::calls(calls, || call(executor))),
-            beside: Beside::new(executor.isa()),
-            read: None,
-        })
-        .collect();
-    interleave(&mut contestants, bench.options.time);
     let macs = network.nodes().iter().map(|node| match &node.operator {
         Operator::Layer(layer) => layer.shape().macs(),
         _ => 0,
     });
     let macs = macs.sum();
-    for (contestant, executor) in contestants.into_iter().zip(&right) {
-        let mut row = bench.row(contestant.case.statistics(), contestant.beside, executor.isa(), macs);
+    for executor in &right {
+        let case = Timed::new(SAMPLE, |calls| clock::calls(calls, || call(executor)));
+        let mut row = bench.row(case, executor.isa(), macs, 1);
         (row.name, row.group, row.class) = (NAME.into(), group.into(), format!("{group} whole"));
-        (row.op, row.mode, row.threads) = ("network", "warm", 1);
+        (row.op, row.mode) = ("network", "warm");
         outcomes.push(Outcome::Timed(Box::new(row)));
     }
     Ok(outcomes)

@@ -3,8 +3,11 @@
 //! The loops are what kernels consist of, without anything else. Every sum depends on the one before it and the
 //! compiler knows none of the values, so it can leave nothing out.
 
+use super::PEAK_SAMPLE;
+use super::clock::Timed;
 use qexact_kernels::{Isa, IsaName};
 use std::hint::black_box;
+use std::time::Instant;
 
 /// A loop of nothing but the instructions that multiply and add.
 #[derive(Clone, Copy)]
@@ -49,6 +52,20 @@ impl Peak {
     pub fn run(&self, rounds: u64) {
         // SAFETY: the CPU has the instructions, see the field.
         unsafe { (self.rounds)(rounds) }
+    }
+
+    /// Rounds of the loop, ready to be timed.
+    pub(super) fn timed(self) -> Timed<'static> {
+        Timed::new(PEAK_SAMPLE, move |rounds| {
+            let start = Instant::now();
+            self.run(rounds);
+            start.elapsed()
+        })
+    }
+
+    /// 10⁹ multiply-accumulates a second, of the time of a round.
+    pub(super) fn gmacs(&self, round_ns: f64) -> f64 {
+        self.macs as f64 / round_ns
     }
 }
 

@@ -10,7 +10,7 @@ use qexact_kernels::{Isa, IsaName};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A layer on an instruction set. GMAC/s are 10⁹ multiply-accumulates a second, taps in the padding counted.
 #[derive(Clone, Debug, Serialize)]
@@ -67,7 +67,15 @@ pub struct Row {
 }
 
 impl Row {
-    pub(super) fn new(time: Statistics, isa: Isa, macs: usize, peaks: &[f64], options: &Options, cpu: &str) -> Row {
+    pub(super) fn new(
+        time: Statistics,
+        isa: Isa,
+        macs: usize,
+        peaks: &[f64],
+        threads: usize,
+        options: &Options,
+        cpu: &str,
+    ) -> Row {
         let gmacs = macs as f64 / time.median_ns;
         let peak = peaks.first().copied();
         let rule = options.rule.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string());
@@ -81,7 +89,7 @@ impl Row {
             kernel: String::new(),
             mode: options.mode.as_str(),
             rule,
-            threads: options.cores.len(),
+            threads,
             median_ns: time.median_ns,
             min_ns: time.min_ns,
             samples: time.samples,
@@ -239,19 +247,14 @@ pub(super) fn preamble(cpu: &str, options: &Options) -> String {
     for isa in &options.isas {
         for (peak, note) in [(Peak::of(*isa), ""), (Peak::saturating(*isa), ", saturates: not used")] {
             let Some(peak) = peak else { continue };
-            let ns = quick(|rounds| {
-                let start = Instant::now();
-                peak.run(rounds);
-                start.elapsed()
-            });
-            let gmacs = peak.macs as f64 / ns;
+            let gmacs = peak.gmacs(quick(peak.timed()));
             text += &format!("peak of a core  {isa:<12} {gmacs:>6.1} GMAC/s  {}{note}\n", peak.instructions);
         }
     }
     let widest = *options.isas.last().expect("at least one");
     for (name, bytes) in LEVELS {
         let memory = Memory::new(bytes);
-        let ns = quick(|calls| clock::calls(calls, || memory.read(widest)));
+        let ns = quick(Timed::new(PEAK_SAMPLE, |calls| clock::calls(calls, || memory.read(widest))));
         text += &format!("a core reads    {name:<12} {:>6.1} GB/s\n", memory.len() as f64 / ns);
     }
     for name in IsaName::ALL.into_iter().filter(|&name| Isa::new(name).is_err()) {
@@ -261,8 +264,7 @@ pub(super) fn preamble(cpu: &str, options: &Options) -> String {
 }
 
 /// The median of a short measurement, nanoseconds a call.
-fn quick(work: impl FnMut(u64) -> Duration) -> f64 {
-    let mut timed = Timed::new(PEAK_SAMPLE, work);
+fn quick(mut timed: Timed<'_>) -> f64 {
     clock::interleave(&mut [&mut timed], Duration::from_millis(20));
     timed.statistics().median_ns
 }
