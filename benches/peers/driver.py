@@ -88,16 +88,16 @@ def geomean(values):
 
 def table(isa, shapes, rows):
     """Medians over the rounds, by shapes and by groups."""
-    times, peaks = collections.defaultdict(dict), []
+    times = collections.defaultdict(dict)
     for shape in shapes:
         for row in rows:
             if row["name"] == shape["name"] and "median_ns" in row:
                 times[shape["name"]].setdefault(row["peer"], []).append(row["median_ns"])
-    peaks = [row["peak_gmacs"] for row in rows if "peak_gmacs" in row]
+    peak = statistics.median(row["peak_gmacs"] for row in rows if "peak_gmacs" in row)
     cpu = next((row["cpu"] for row in rows if "cpu" in row), "unknown CPU")
     peers = [name for name, _, _ in PEERS if any(name in times[shape["name"]] for shape in shapes)]
     text = [f"# {cpu}, {isa}, {datetime.date.today()}", "",
-            f"One core; 100 % = {statistics.median(peaks):.0f} GMAC/s, measured beside. Times are medians of {rows[-1]['round']} "
+            f"One core; 100 % = {peak:.0f} GMAC/s, measured beside. Times are medians of {rows[-1]['round']} "
             "rounds. Ratios are the peer's time by qexact's: above 1 qexact is faster.", ""]
     columns = ["shape", "qexact µs", "GMAC/s", "% of peak", "best peer", "ratio", *peers]
     text += [f"| {' | '.join(columns)} |", f"|---|--:|--:|--:|---|--:|{'--:|' * len(peers)}"]
@@ -107,11 +107,11 @@ def table(isa, shapes, rows):
         if "qexact" not in median:
             text.append(f"| {shape['name']} | wrong |")
             continue
-        ours, ratios = median.pop("qexact"), {}
+        ours = median.pop("qexact")
         ratios = {peer: ns / ours for peer, ns in median.items()}
         gmacs = shape["macs"] / ours
         best = min(ratios, key=ratios.get, default="none")
-        cells = [shape["name"], f"{ours / 1e3:.2f}", f"{gmacs:.0f}", f"{100 * gmacs / statistics.median(peaks):.0f}", best,
+        cells = [shape["name"], f"{ours / 1e3:.2f}", f"{gmacs:.0f}", f"{100 * gmacs / peak:.0f}", best,
                  f"{ratios[best]:.2f}" if ratios else ""]
         text.append(f"| {' | '.join(cells + [f'{ratios[p]:.2f}' if p in ratios else '' for p in peers])} |")
         if ratios:
