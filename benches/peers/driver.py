@@ -94,7 +94,7 @@ def table(isa, shapes, rows):
             if row["name"] == shape["name"] and "median_ns" in row:
                 times[shape["name"]].setdefault(row["peer"], []).append(row["median_ns"])
     peak = statistics.median(row["peak_gmacs"] for row in rows if "peak_gmacs" in row)
-    cpu = next((row["cpu"] for row in rows if "cpu" in row), "unknown CPU")
+    cpu = next(row["cpu"] for row in rows if "cpu" in row)
     peers = [name for name, _, _ in PEERS if any(name in times[shape["name"]] for shape in shapes)]
     text = [f"# {cpu}, {isa}, {datetime.date.today()}", "",
             f"One core; 100 % = {peak:.0f} GMAC/s, measured beside. Times are medians of {rows[-1]['round']} "
@@ -165,7 +165,9 @@ def main():
                 rows.append(row)
                 time = f"{row['median_ns'] / 1e3:12.2f} µs" if "median_ns" in row else row["error"]
                 print(f"{number} {shape['name']:44} {peer.name:14} {time}  {row.get('kernel', '')}", flush=True)
-    cpu = next((row["cpu"] for row in rows if "cpu" in row), "unknown")
+    cpu = next((row["cpu"] for row in rows if "cpu" in row), None)
+    if cpu is None:
+        sys.exit("qexact timed no shape, so there is nothing to compare")
     slug = re.sub(r"[^a-z0-9]+", "-", cpu.lower()).strip("-")
     folder = given.output / f"{slug}-{datetime.date.today()}"
     folder.mkdir(parents=True, exist_ok=True)

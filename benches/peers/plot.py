@@ -47,7 +47,7 @@ def main():
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, max(105, *ours, *(value for _, value in drawn)) + 2)
     axes.grid(axis="x", color="0.9")
-    cpu = next((row["cpu"] for row in rows if "cpu" in row), "unknown CPU")
+    cpu = next(row["cpu"] for row in rows if "cpu" in row)
     axes.set_xlabel(f"% of {peak:.0f} GMAC/s, the peak of one core")
     axes.set_title(f"{cpu}, {rows[0]['isa']}")
     axes.legend(loc="upper right")

@@ -11,6 +11,7 @@ use qexact_reference::requantize::{
     Bias, Codes, F32Mul, F32Real, FixedPoint, Pow2, Q31Double, RealOutput, Rounding, Sum,
 };
 use qexact_reference::{CodeType, Error, Input, Layer, Output, Region, Rule};
+use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -365,6 +366,13 @@ pub struct Difference {
     pub want: String,
     /// The kernel's.
     pub got: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Difference { row, channel, accumulator, want, got } = self;
+        write!(f, "row {row} channel {channel} acc={accumulator} want={want} got={got}")
+    }
 }
 
 impl<'s> Expected<'s> {

@@ -165,23 +165,21 @@ impl Bench {
     }
 
     fn subject(&self, subject: &Subject, tamper: &Tamper<'_>) -> Result<Vec<Outcome>, qexact_reference::Error> {
-        let (mut outcomes, mut right) = (Vec::new(), Vec::new());
+        let mut outcomes = Vec::new();
         let expected = Expected::of(subject)?;
         for &isa in &self.options.isas {
             let mut prepared = subject.prepare(isa, &self.options.cores)?;
             prepared.time(1);
             tamper(isa, &mut prepared);
             match expected.difference(&prepared) {
-                None => right.push(prepared),
+                None => outcomes.push(Outcome::Timed(Box::new(self.time(subject, &mut prepared)?))),
                 Some(difference) => {
                     let (name, line) = (subject.shape.name.clone(), subject.shape.line());
                     let (isa, kernel) = (isa.to_string(), prepared.plan.kernel().to_string());
+                    let difference = difference.to_string();
                     outcomes.push(Outcome::Wrong(Wrong { name, line, isa, kernel, difference }));
                 }
             }
-        }
-        for prepared in &mut right {
-            outcomes.push(Outcome::Timed(Box::new(self.time(subject, prepared)?)));
         }
         Ok(outcomes)
     }
@@ -192,7 +190,7 @@ impl Bench {
         let case = self.case(prepared, subject.layer()?);
         let mut row = self.row(case, isa, conv.macs(), self.options.cores.len());
         row.describe(&subject.shape, &kernel.to_string());
-        if conv.batch * conv.pixels() == 1 {
+        if conv.batch * conv.pixels() == 1 && self.options.mode != Mode::Pack {
             // Not in turn with the layer, whose weights it would displace.
             let memory = Memory::new(bytes);
             let mut read = self.read(&memory, isa);
@@ -220,15 +218,15 @@ impl Bench {
 
     /// A loop that reads as many bytes as a layer's weights have, from where they would come.
     fn read<'a>(&'a self, memory: &'a Memory, isa: Isa) -> Timed<'a> {
-        match self.options.mode {
-            Mode::Warm | Mode::Pack => Timed::new(PEAK_SAMPLE, move |calls| clock::calls(calls, || memory.read(isa))),
-            Mode::Cold => Timed::single(move |_| {
-                self.evict.read(isa);
-                let start = Instant::now();
-                memory.read(isa);
-                start.elapsed()
-            }),
+        if self.options.mode != Mode::Cold {
+            return Timed::new(PEAK_SAMPLE, move |calls| clock::calls(calls, || memory.read(isa)));
         }
+        Timed::single(move |_| {
+            self.evict.read(isa);
+            let start = Instant::now();
+            memory.read(isa);
+            start.elapsed()
+        })
     }
 
     /// Times a case in turn with the peaks of its instruction set, which touch no memory.
