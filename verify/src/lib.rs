@@ -3,6 +3,7 @@
 //! Holds kernels against the reference, and both against recordings of real runtimes.
 
 pub mod analyze;
+pub mod bench;
 pub mod case;
 pub mod check;
 pub mod embedded;

@@ -5,15 +5,19 @@ use indicatif::{ProgressBar, ProgressStyle};
 use qexact_kernels::{Isa, IsaName};
 use qexact_model::{Executor, Export, QuantizeOptions, quantize, read_tensors, write_tensors};
 use qexact_verify::analyze::analyze;
+use qexact_verify::bench::{self, Bench, Outcome, Shape};
 use qexact_verify::case::Case;
 use qexact_verify::exhaust::{self, RuleName};
 use qexact_verify::inspect::inspect;
 use qexact_verify::{check, embedded, network, render, vectors};
 use serde::Serialize;
 use std::error::Error;
+use std::fs::File;
+use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Exact int8 inference: do the kernels compute, on this CPU, exactly what the runtime computed?
 ///
@@ -123,6 +127,36 @@ enum Command {
         #[arg(long)]
         strict: bool,
     },
+    /// Time kernels that compute the right bits, in percent of what the core can do at most
+    Bench(BenchArgs),
+}
+
+#[derive(Args)]
+struct BenchArgs {
+    /// Cases such as `linear m4k768n10`, quoted or not, and exported networks [default: the embedded shapes]
+    #[arg(value_name = "CASE|EXPORT")]
+    what: Vec<String>,
+    /// A JSON file of shapes
+    #[arg(long, value_name = "FILE")]
+    shapes: Option<PathBuf>,
+    /// What is timed
+    #[arg(long, value_enum, default_value = "warm")]
+    mode: bench::Mode,
+    /// How accumulators become codes, in layers that are no network's
+    #[arg(long, value_enum, default_value = "f32_mul")]
+    rule: bench::RuleName,
+    /// Threads that share each layer, on cores of their own
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    threads: usize,
+    /// The core of the first thread [default: where it happens to run]
+    #[arg(long, value_name = "N")]
+    core: Option<usize>,
+    /// Seconds for each layer and instruction set
+    #[arg(long, default_value_t = 0.5, value_name = "S")]
+    seconds: f64,
+    /// A tenth of the seconds
+    #[arg(long)]
+    quick: bool,
 }
 
 type Failable<T> = Result<T, Box<dyn Error>>;
@@ -204,6 +238,7 @@ fn run(cli: &Cli) -> Failable<bool> {
             cli.common.write_json(&reports)?;
             Ok(reports.iter().all(vectors::FileReport::is_clean))
         }
+        Some(Command::Bench(arguments)) => run_bench(&cli.common, arguments, isas),
     }
 }
 
@@ -229,6 +264,11 @@ impl Common {
         let text = serde_json::to_string_pretty(report)?;
         std::fs::write(path, text + "\n").map_err(|e| format!("{}: {e}", path.display()).into())
     }
+}
+
+/// What is wrong with a file.
+fn at(path: &Path, error: &dyn Error) -> String {
+    format!("{}: {error}", path.display())
 }
 
 fn file_name(path: &Path) -> String {
@@ -265,7 +305,6 @@ fn verify(name: &str, export: &Export, isas: &[Isa], strict: bool) -> Failable<n
 
 fn run_network(export: &Path, input: &Path, output: &Path, isa: Isa) -> Failable<()> {
     let export = read(export)?;
-    let at = |path: &Path, e: &dyn Error| format!("{}: {e}", path.display());
     let bytes = std::fs::read(input).map_err(|e| at(input, &e))?;
     let mut given = read_tensors(&bytes).map_err(|e| at(input, &e))?;
     let values = export.network.values();
@@ -299,7 +338,6 @@ fn run_network(export: &Path, input: &Path, output: &Path, isa: Isa) -> Failable
 }
 
 fn quantize_network(float: &Path, output: &Path, options: QuantizeOptions) -> Failable<()> {
-    let at = |path: &Path, e: &dyn Error| format!("{}: {e}", path.display());
     let bytes = std::fs::read(float).map_err(|e| at(float, &e))?;
     let quantized = quantize(&bytes, options).map_err(|e| at(float, &e))?;
     for value in &quantized.observed {
@@ -353,4 +391,76 @@ fn run_exhaust(cli: &Cli, options: &exhaust::Options) -> Failable<bool> {
     print!("{}", render::exhaust(&outcomes));
     cli.common.write_json(&outcomes)?;
     Ok(outcomes.iter().all(exhaust::Outcome::is_clean))
+}
+
+fn run_bench(common: &Common, arguments: &BenchArgs, mut isas: Vec<Isa>) -> Failable<bool> {
+    // Nobody waits for the reference who does not ask for it.
+    if common.isa.is_empty() && isas.len() > 1 {
+        isas.retain(|&isa| isa != Isa::REFERENCE);
+    }
+    let seconds = if arguments.quick { arguments.seconds / 10.0 } else { arguments.seconds };
+    let time = Duration::try_from_secs_f64(seconds).map_err(|e| format!("seconds is {seconds}: {e}"))?;
+    let (shapes, exports) = arguments.subjects()?;
+    let cores = bench::cpu::place(arguments.core, arguments.threads)?;
+    let bench = Bench::new(bench::Options { isas, mode: arguments.mode, rule: arguments.rule, cores, time })?;
+    let create = |path: &PathBuf| File::create(path).map(|file| (path.clone(), file)).map_err(|e| at(path, &e));
+    let mut json = common.json.as_ref().map(create).transpose()?;
+    let (mut report, mut right) = (bench::Report::new(), true);
+    let mut tell = |outcome| -> Failable<()> {
+        match outcome {
+            Outcome::Wrong(wrong) => {
+                right = false;
+                println!("{wrong}");
+            }
+            Outcome::Timed(row) => {
+                println!("{row}");
+                if let Some((path, file)) = &mut json {
+                    writeln!(file, "{}", serde_json::to_string(&row)?).map_err(|e| at(path, &e))?;
+                }
+                report.add(*row);
+            }
+        }
+        Ok(())
+    };
+    print!("{}", bench.preamble());
+    for shape in &shapes {
+        bench.shape(shape)?.into_iter().try_for_each(&mut tell)?;
+    }
+    for (path, export) in &exports {
+        bench.network(&file_name(path), export)?.into_iter().try_for_each(&mut tell)?;
+    }
+    print!("{report}");
+    Ok(right)
+}
+
+/// A network and the file that it is from.
+type Named<'a> = (&'a Path, Export);
+
+impl BenchArgs {
+    fn subjects(&self) -> Failable<(Vec<Shape>, Vec<Named<'_>>)> {
+        let mut shapes = match &self.shapes {
+            Some(path) => {
+                let text = std::fs::read_to_string(path).map_err(|e| at(path, &e))?;
+                Shape::parse_file(&text).map_err(|e| at(path, &e))?
+            }
+            None if self.what.is_empty() => {
+                let mut shapes = Shape::embedded();
+                shapes.push(Shape { name: "tiny call".into(), ..Shape::parse_line("linear m1k16n16", "overhead")? });
+                shapes
+            }
+            None => Vec::new(),
+        };
+        let mut exports = Vec::new();
+        let mut words = self.what.iter().map(String::as_str);
+        while let Some(word) = words.next() {
+            match word.split_once(' ').map_or(word, |(first, _)| first) {
+                "linear" | "conv" => {
+                    let extents = if word.contains(' ') { "" } else { words.next().unwrap_or("") };
+                    shapes.push(Shape::parse_line(format!("{word} {extents}").trim(), "cases")?);
+                }
+                _ => exports.push((Path::new(word), read(Path::new(word))?)),
+            }
+        }
+        Ok((shapes, exports))
+    }
 }

@@ -192,3 +192,59 @@ fn a_float_network_is_quantized_and_verified() {
     let text = expect(2, &["quantize", NETWORK, "-o", &file("unused.safetensors", &[])]);
     contains(&text, &["cnn_bn_per_tensor_folded.safetensors", "qexact_float"]);
 }
+
+#[test]
+fn layers_are_timed_and_each_is_a_line_of_json() {
+    let json = file("bench.json", b"");
+    let cases = ["bench", "linear m2k30n20", "conv", "ic3oc8ih9kh3ph1", NETWORK, "--seconds", "0.001"];
+    let text = expect(0, &[&cases[..], &["--json", &json, "--isa", "reference"]].concat());
+    contains(
+        &text,
+        &["linear m2k30n20", "conv1", "whole network", "GMAC/s", "cases stem", "compared with the reference"],
+    );
+    let lines = std::fs::read_to_string(&json).unwrap();
+    let rows: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let names: Vec<_> = rows.iter().map(|row| row["name"].as_str().unwrap()).collect();
+    assert_eq!(names[..3], ["linear m2k30n20", "conv ic3oc8ih9kh3ph1", "conv1"]);
+    assert_eq!(names.last(), Some(&"whole network"));
+    for row in &rows {
+        for key in ["op", "isa", "kernel", "mode"] {
+            assert!(row[key].is_string(), "{key} in {row}");
+        }
+        for key in ["median_ns", "min_ns", "macs", "gmacs"] {
+            assert!(row[key].as_f64() > Some(0.0), "{key} in {row}");
+        }
+        // The reference has no peak; the keys are there.
+        assert!(row["peak_gmacs"].is_null() && row.as_object().unwrap().contains_key("percent_of_peak"), "{row}");
+    }
+    let shapes = br#"[{"name": "s", "op": "linear", "group": "g", "M": 1, "K": 9, "N": 5, "macs": 45}]"#;
+    let shapes = file("shapes.json", shapes);
+    for mode in ["warm", "cold", "pack"] {
+        let text = expect(0, &["bench", "--shapes", &shapes, "--seconds", "0.001", "--mode", mode, "--core", "0"]);
+        contains(&text, &["g M=1", &format!("mode {mode}, 1 threads, cores 0")]);
+    }
+}
+
+#[test]
+fn bad_arguments_of_a_bench_exit_with_2() {
+    for (arguments, reason) in [
+        (&["linear m0k1n1"][..], "batch is 0, expected at least 1"),
+        (&["linear"], "is not a linear shape"),
+        (&["conv", "ic3"], "`conv ic3`"),
+        (&["m4k768n10"], "m4k768n10"),
+        (&["--shapes", "no such file"], "no such file: "),
+        (&["--shapes", NETWORK], "cnn_bn_per_tensor_folded.safetensors: "),
+        (&["--threads", "0"], "threads is 0, expected 1 to"),
+        (&["--threads", "99999"], "threads is 99999"),
+        (&["--core", "99999"], "core is 99999, expected one of"),
+        (&["--seconds", "-1"], "-1"),
+        (&["--seconds=-1"], "seconds is -1"),
+        (&["--mode", "hot"], "[possible values: warm, cold, pack]"),
+        (&["--rule", "f32"], "f32_mul, f32_real, q31_double, pow2"),
+        (&["linear m1k1n1", "--json", "no/such/directory"], "no/such/directory: "),
+    ] {
+        contains(&expect(2, &[&["bench"], arguments].concat()), &[reason]);
+    }
+    let shapes = file("wrong.json", br#"[{"name": "s", "op": "linear", "group": "g", "M": 1, "K": 9, "macs": 45}]"#);
+    contains(&expect(2, &["bench", "--shapes", &shapes]), &["wrong.json: shape 0 (`s`): missing field `N`"]);
+}
