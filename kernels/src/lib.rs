@@ -38,6 +38,7 @@ extern crate alloc;
 
 mod choose;
 mod drive;
+pub mod elementwise;
 mod epilogue;
 mod gather;
 mod isa;

@@ -8,6 +8,7 @@
 //! that comes out as recorded is excused. Kernels never saturate: nothing excuses them.
 
 mod binary;
+mod codes;
 mod compare;
 mod concat;
 mod dynamic;
