@@ -96,6 +96,7 @@ fn scatter(case: &Case, x: &[u8], zero_point: i32, weight: &[i8]) -> Vec<i32> {
 
 #[test]
 fn phases_compute_what_scattering_does() {
+    #[expect(clippy::needless_pass_by_value, reason = "as quickcheck calls it")]
     fn property(case: Case) {
         let shape = &case.shape;
         let pixels: usize = shape.axes.iter().map(|a| a.input).product();

@@ -20,6 +20,7 @@ mod operator;
 mod pool;
 mod quantize;
 mod report;
+mod resize;
 mod unary;
 
 pub use error::{Error, Part, Problem};
