@@ -28,6 +28,9 @@
 //! A [`Plan`] never changes while it runs: threads share it, each with scratch memory of its own and any
 //! [`Region`](qexact_reference::Region) of the output.
 //!
+//! Operators around layers (quantize, sums, pools, …) are in [`elementwise`], transposed convolutions in
+//! [`TransposedPlan`].
+//!
 //! What makes the bits equal: products are summed in int32, which is associative even where it wraps; AVX2
 //! multiplies in 16 bits, where 8-bit codes cannot saturate; and requantization performs the same IEEE
 //! operations, in the same order, as the scalar rule.
@@ -38,6 +41,7 @@ extern crate alloc;
 
 mod choose;
 mod drive;
+pub mod elementwise;
 mod epilogue;
 mod finish;
 mod gather;
@@ -46,6 +50,7 @@ mod micro;
 mod pack;
 mod plan;
 mod requantizer;
+mod transposed;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -54,3 +59,4 @@ pub use isa::{Isa, IsaError, IsaName};
 pub use plan::Plan;
 pub use qexact_reference as reference;
 pub use requantizer::Requantizer;
+pub use transposed::TransposedPlan;

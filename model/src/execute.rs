@@ -3,10 +3,11 @@
 use crate::error::RunError;
 use crate::network::{Network, Node, Operator, Value};
 use crate::tensor::{Data, Order, Tensor};
+use qexact_kernels::elementwise::{self, Lookup, adaptive_avg_pool, avg_pool, batch_norm, max_pool};
 use qexact_kernels::{Isa, Plan};
-use qexact_reference::elementwise::relu;
-use qexact_reference::pool::{AdaptivePool, Pool, adaptive_avg_pool, avg_pool, max_pool};
+use qexact_reference::pool::{AdaptivePool, Pool};
 use qexact_reference::quantization::Quantize;
+use qexact_reference::quantizer::{DequantizeForm, Dequantizer, QuantizeForm, Quantizer};
 use qexact_reference::{Code, Error, Input, Output, Quantization};
 use std::cell::RefCell;
 
@@ -50,7 +51,8 @@ impl<'n> Executor<'n> {
         self.isa
     }
 
-    /// Name of the kernel that computes a node; operators without kernels of their own run the reference.
+    /// Name of the kernel that computes a layer; other operators run the reference's rules, compiled for the instruction
+    /// set.
     pub fn kernel(&self, node: usize) -> String {
         self.plans[node].as_ref().map_or_else(|| "reference".to_string(), |plan| plan.kernel().to_string())
     }
@@ -109,8 +111,10 @@ impl<'n> Executor<'n> {
         let refused = |source| at(node, source);
         let tensor = |order, data| Tensor::from_parts(batch, output.shape.clone(), order, data);
         Ok(match &node.operator {
-            Operator::Quantize(rule) => tensor(input.order(), quantize(rule, input.data_as_is(), output)),
-            Operator::Dequantize(q) => tensor(input.order(), dequantize(*q, input.data_as_is())),
+            Operator::Quantize(rule) => {
+                tensor(input.order(), self.quantize(rule, input.data_as_is(), output).map_err(refused)?)
+            }
+            Operator::Dequantize(q) => tensor(input.order(), self.dequantize(*q, input.data_as_is()).map_err(refused)?),
             Operator::Layer(layer) => {
                 let plan = plan.expect("every layer has a plan");
                 let order = if layer.linear { Order::Logical } else { Order::ChannelsLast };
@@ -120,35 +124,36 @@ impl<'n> Executor<'n> {
             Operator::Relu(zero_point) => tensor(
                 input.order(),
                 of_codes!(input.data_as_is(), codes => {
-                    let mut codes = codes.clone();
-                    relu(&mut codes, Code::from_i32(*zero_point));
-                    codes
+                    let mut y = codes.clone();
+                    Lookup::of_relu(*zero_point).run(self.isa, codes, &mut y).map_err(refused)?;
+                    y
                 }),
             ),
             Operator::BatchNorm(rule) => {
                 let data = input.in_order(Order::ChannelsLast);
-                let code = |(i, q): (usize, i32)| rule.apply(q, i % rule.channels());
                 let data = of_codes!(data.as_ref(), codes => {
-                    codes.iter().map(|&q| q.into()).enumerate().map(code).map(Code::from_i32).collect()
+                    let mut y = codes.clone();
+                    batch_norm(self.isa, rule, codes, &mut y).map_err(refused)?;
+                    y
                 });
                 tensor(Order::ChannelsLast, data)
             }
             Operator::MaxPool(pool) => {
                 let (pool, data) = (Pool { batch, ..*pool }, input.in_order(Order::ChannelsLast));
-                let data = of_codes!(data.as_ref(), codes => max_pool(&pool, codes).map_err(refused)?);
+                let data = of_codes!(data.as_ref(), codes => max_pool(self.isa, &pool, codes).map_err(refused)?);
                 tensor(Order::ChannelsLast, data)
             }
             Operator::AvgPool(pool, divisor, average) => {
                 let (pool, data) = (Pool { batch, ..*pool }, input.in_order(Order::ChannelsLast));
                 let data = of_codes!(data.as_ref(), codes => {
-                    avg_pool(&pool, *divisor, *average, codes).map_err(refused)?
+                    avg_pool(self.isa, &pool, *divisor, *average, codes).map_err(refused)?
                 });
                 tensor(Order::ChannelsLast, data)
             }
             Operator::AdaptiveAvgPool(pool, average) => {
                 let (pool, data) = (AdaptivePool { batch, ..*pool }, input.in_order(Order::ChannelsLast));
                 let data = of_codes!(data.as_ref(), codes => {
-                    adaptive_avg_pool(&pool, *average, codes).map_err(refused)?
+                    adaptive_avg_pool(self.isa, &pool, *average, codes).map_err(refused)?
                 });
                 tensor(Order::ChannelsLast, data)
             }
@@ -184,25 +189,35 @@ impl<'n> Executor<'n> {
         plan.run(&region, input, Output::U8(&mut output), &mut self.scratch.borrow_mut())?;
         Ok(Data::U8(output))
     }
+
+    fn quantize(&self, rule: &Quantize, data: &Data, output: &Value) -> Result<Data, Error> {
+        let Data::F32(x) = data else { return Ok(data.clone()) };
+        let Quantize { multiplier, zero_point, lo, hi } = *rule;
+        let rule = Quantizer { form: QuantizeForm::Wrapping, factor: multiplier, zero_point, clamp: [lo, hi] };
+        if output.quantization.is_some_and(|q| q.codes().is_signed()) {
+            self.codes(&rule, x).map(Data::I8)
+        } else {
+            self.codes(&rule, x).map(Data::U8)
+        }
+    }
+
+    fn codes<T: Code>(&self, rule: &Quantizer, x: &[f32]) -> Result<Vec<T>, Error> {
+        let mut codes = vec![T::MIN; x.len()];
+        elementwise::quantize(self.isa, rule, x, &mut codes)?;
+        Ok(codes)
+    }
+
+    fn dequantize(&self, q: Quantization, data: &Data) -> Result<Data, Error> {
+        let (rule, mut reals) = (Dequantizer::new(DequantizeForm::Difference, q), vec![0.0; data.len()]);
+        match data {
+            Data::U8(codes) => elementwise::dequantize(self.isa, &rule, codes, &mut reals)?,
+            Data::I8(codes) => elementwise::dequantize(self.isa, &rule, codes, &mut reals)?,
+            f32 @ Data::F32(_) => return Ok(f32.clone()),
+        }
+        Ok(Data::F32(reals))
+    }
 }
 
 fn at(node: &Node, source: Error) -> RunError {
     RunError::Node { node: node.name.clone(), source }
-}
-
-fn quantize(rule: &Quantize, data: &Data, output: &Value) -> Data {
-    let Data::F32(x) = data else { return data.clone() };
-    if output.quantization.is_some_and(|q| q.codes().is_signed()) {
-        Data::I8(x.iter().map(|&x| rule.apply(x) as i8).collect())
-    } else {
-        Data::U8(x.iter().map(|&x| rule.apply(x) as u8).collect())
-    }
-}
-
-fn dequantize(q: Quantization, data: &Data) -> Data {
-    match data {
-        Data::U8(v) => Data::F32(v.iter().map(|&code| q.dequantize(code.into())).collect()),
-        Data::I8(v) => Data::F32(v.iter().map(|&code| q.dequantize(code.into())).collect()),
-        f32 @ Data::F32(_) => f32.clone(),
-    }
 }

@@ -187,7 +187,7 @@ impl Add {
     }
 
     /// The code of the sum of two codes.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, a: i32, b: i32) -> i32 {
         let code = match self.sum {
             Sum::Real { dequantize: [a_form, b_form], quantize } => quantize.apply(a_form.apply(a) + b_form.apply(b)),

@@ -27,10 +27,25 @@ pub struct Parameters<'a> {
 pub struct BatchNorm {
     alpha: Vec<f32>,
     beta: Vec<f32>,
+    shared: Shared,
+}
+
+/// What all channels of a [`BatchNorm`] have in common.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shared {
     input_zero_point: i32,
     quantize: Quantize,
     /// z_Y where a ReLU is fused, else the smallest code.
     least: i32,
+}
+
+impl Shared {
+    /// The code of one element of a channel with these coefficients.
+    #[inline(always)]
+    pub fn apply(&self, code: i32, alpha: f32, beta: f32) -> i32 {
+        let x = code.wrapping_sub(self.input_zero_point) as f32;
+        self.quantize.apply(fma(alpha, x, beta)).max(self.least)
+    }
 }
 
 impl BatchNorm {
@@ -61,7 +76,7 @@ impl BatchNorm {
         let (codes, zero_point) = (output.codes(), output.zero_point());
         let quantize = Quantize { multiplier: 1.0, zero_point, lo: codes.lo(), hi: codes.hi() };
         let least = if relu { zero_point } else { codes.lo() };
-        Ok(BatchNorm { alpha, beta, input_zero_point: input.zero_point(), quantize, least })
+        Ok(BatchNorm { alpha, beta, shared: Shared { input_zero_point: input.zero_point(), quantize, least } })
     }
 
     /// Number of channels.
@@ -69,10 +84,14 @@ impl BatchNorm {
         self.alpha.len()
     }
 
+    /// What the channels share, and alpha and beta of each.
+    pub fn parts(&self) -> (Shared, &[f32], &[f32]) {
+        (self.shared, &self.alpha, &self.beta)
+    }
+
     /// The code of one element of a channel.
     #[inline]
     pub fn apply(&self, code: i32, channel: usize) -> i32 {
-        let x = (code - self.input_zero_point) as f32;
-        self.quantize.apply(fma(self.alpha[channel], x, self.beta[channel])).max(self.least)
+        self.shared.apply(code, self.alpha[channel], self.beta[channel])
     }
 }

@@ -60,7 +60,9 @@ fn extent(shape: &[usize], axes: usize, axis: usize) -> usize {
 }
 
 /// How far apart neighbours along each axis of the output lie in an operand: 0 where it repeats.
-fn strides(shape: &[usize], output: &[usize]) -> Vec<usize> {
+///
+/// `output` has at least as many axes as `shape`.
+pub fn strides(shape: &[usize], output: &[usize]) -> Vec<usize> {
     let mut strides = vec![0; output.len()];
     let mut stride = 1;
     for axis in (0..output.len()).rev() {

@@ -17,23 +17,21 @@ impl Rounding {
     /// `v / 2^shift`, rounded.
     ///
     /// `shift` is at most 62, |v| at most 2⁶².
-    #[inline]
+    #[inline(always)]
     pub(crate) fn shift_right(self, v: i64, shift: u32) -> i64 {
-        if shift == 0 {
-            return v;
-        }
-        let half = 1i64 << (shift - 1);
+        // Without a shift there is nothing to round, nor anything just below a half.
+        let (half, one) = ((1i64 << shift) >> 1, i64::from(shift != 0));
         match self {
             Rounding::Up => (v + half) >> shift,
             // Of a negative number, half away from zero is half down: just below a half more.
-            Rounding::Away => (v + half - i64::from(v < 0)) >> shift,
+            Rounding::Away => (v + half - (i64::from(v < 0) & one)) >> shift,
             // A tie goes up only from an odd quotient.
-            Rounding::Even => (v + half - 1 + ((v >> shift) & 1)) >> shift,
+            Rounding::Even => (v + half - one + ((v >> shift) & one)) >> shift,
         }
     }
 
     /// A number of at most 32 bits, rounded.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn round(self, v: f64) -> f64 {
         match self {
             Rounding::Even => float::round_ties_even_f64(v),
@@ -94,14 +92,14 @@ impl FixedPoint {
 
     /// `x · factor` with two roundings (R17): the doubled product's high half, ties upwards, then the shift to the right.
     /// An exponent above 0 shifts x to the left first, wrapping in int32.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn multiply(self, x: i32, last: Rounding) -> i32 {
         let (high, shift) = self.high(x);
         last.shift_right(high, shift) as i32
     }
 
     /// The first rounding of [`multiply`](FixedPoint::multiply), and how far its result is shifted right.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn high(self, x: i32) -> (i64, u32) {
         let left = x.checked_shl(self.exponent.max(0).unsigned_abs()).unwrap_or(0);
         let high = Rounding::Up.shift_right(i64::from(left) * i64::from(self.mantissa), 31);

@@ -4,7 +4,7 @@
 compile_error!("qexact-reference needs the feature `std` (the default) or, without a standard library, `libm`");
 
 /// Round to the nearest integer, ties to even.
-#[inline]
+#[inline(always)]
 pub fn round_ties_even(v: f32) -> f32 {
     #[cfg(feature = "std")]
     return v.round_ties_even();
@@ -13,7 +13,7 @@ pub fn round_ties_even(v: f32) -> f32 {
 }
 
 /// Round to the nearest integer, ties to even.
-#[inline]
+#[inline(always)]
 pub fn round_ties_even_f64(v: f64) -> f64 {
     #[cfg(feature = "std")]
     return v.round_ties_even();
@@ -43,7 +43,7 @@ pub fn exp(v: f64) -> f64 {
 }
 
 /// `a * b + c` with a single rounding.
-#[inline]
+#[inline(always)]
 pub fn fma(a: f32, b: f32, c: f32) -> f32 {
     #[cfg(feature = "std")]
     return a.mul_add(b, c);
@@ -52,7 +52,7 @@ pub fn fma(a: f32, b: f32, c: f32) -> f32 {
 }
 
 /// Round to the nearest integer, ties away from zero.
-#[inline]
+#[inline(always)]
 pub fn round_ties_away_f64(v: f64) -> f64 {
     #[cfg(feature = "std")]
     return v.round();
@@ -61,7 +61,7 @@ pub fn round_ties_away_f64(v: f64) -> f64 {
 }
 
 /// The largest integer that is not larger.
-#[inline]
+#[inline(always)]
 pub fn floor_f64(v: f64) -> f64 {
     #[cfg(feature = "std")]
     return v.floor();
@@ -71,14 +71,14 @@ pub fn floor_f64(v: f64) -> f64 {
 
 /// `v` brought into `lo..=hi`; a NaN, which fails the first comparison, becomes `lo`. This is what MAXPS and MINPS
 /// compute with the bound as their second operand.
-#[inline]
+#[inline(always)]
 pub fn clamp(v: f32, lo: f32, hi: f32) -> f32 {
     let v = if v > lo { v } else { lo };
     if v < hi { v } else { hi }
 }
 
 /// The correctly rounded square root.
-#[inline]
+#[inline(always)]
 pub fn sqrt(v: f32) -> f32 {
     #[cfg(feature = "std")]
     return v.sqrt();
@@ -88,11 +88,27 @@ pub fn sqrt(v: f32) -> f32 {
 
 /// Rule R1, `cvt`: round to the nearest integer, ties to even; NaN and everything that does not
 /// fit an `i32` become `i32::MIN`. This is what the x86 instruction CVTPS2DQ computes.
-#[inline]
+#[inline(always)]
 pub fn cvt(v: f32) -> i32 {
-    let rounded = round_ties_even(v);
-    // Both bounds are powers of two, hence exact; a NaN fails the comparison.
-    if (-2147483648.0..2147483648.0).contains(&rounded) { rounded as i32 } else { i32::MIN }
+    // Both bounds are powers of two, hence exact, and f32 numbers near them are integers; a NaN fails the comparison.
+    if (-2147483648.0..2147483648.0).contains(&v) { nearest(v.into()) } else { i32::MIN }
+}
+
+/// The int32 nearest to `v`, ties to even, saturated; 0 for NaN.
+#[inline(always)]
+pub fn saturate(v: f64) -> i32 {
+    let v = if v.is_nan() { 0.0 } else { v };
+    let v = if v > -2147483648.0 { v } else { -2147483648.0 };
+    nearest(if v < 2147483647.0 { v } else { 2147483647.0 })
+}
+
+/// The integer nearest to `v`, ties to even, for |v| up to 2³¹: an f64 above 2⁵² has no fractional bits, so the addition
+/// rounds, and the low word of the sum is the integer. An `as` after a rounding gives the same, but compilers do not
+/// vectorise it: its own saturation takes a branch.
+#[inline(always)]
+fn nearest(v: f64) -> i32 {
+    const SHIFT: f64 = 6755399441055744.0;
+    (v + SHIFT).to_bits() as i32
 }
 
 #[cfg(test)]
@@ -116,6 +132,20 @@ mod tests {
         ] {
             assert_eq!(cvt(v), want, "cvt({v})");
         }
+    }
+
+    #[test]
+    fn conversions_of_every_exponent_are_those_of_a_rounding_and_a_cast() {
+        // All signs and exponents, with significands that lie on ties and beside them.
+        let significands = [0, 1, 0x40_0000, 0x3f_ffff, 0x7f_ffff, 0x12_3456, 0x60_0000, 0x00_8000, 0x01_8000];
+        for v in (0..512u32).flat_map(|high| significands.map(|low| f32::from_bits(high << 23 | low))) {
+            let rounded = round_ties_even(v);
+            let fits = (-2147483648.0..2147483648.0).contains(&rounded);
+            assert_eq!(cvt(v), if fits { rounded as i32 } else { i32::MIN }, "{v}");
+            assert_eq!(saturate(v.into()), rounded as i32, "{v}");
+            assert_eq!(saturate(f64::from(v) * 1.0000001), round_ties_even_f64(f64::from(v) * 1.0000001) as i32, "{v}");
+        }
+        assert_eq!([2147483647.4, 2147483646.5, 2147483646.6].map(saturate), [i32::MAX, 2147483646, i32::MAX]);
     }
 
     #[test]

@@ -25,6 +25,8 @@
 //! | [`concat`](mod@concat) | R29 |
 //! | [`mean`] | R30: averages of runtimes other than PyTorch's own kernels |
 //! | [`dynamic`] | R31: scale and zero point from data |
+//! | [`movement`] | R40, R41: padding, permutations, shuffles, splits, nearest neighbours |
+//! | [`transposed`] | R42: transposed convolutions |
 //! | [`observer`] | R32–R39 scales, zero points and codes from float weights and ranges |
 //!
 //! Layouts: activations are N, spatial axes, C (NHWC); weights are O, kernel axes, I (OHWI).
@@ -48,6 +50,7 @@ pub mod float;
 pub mod layer;
 pub mod layout;
 pub mod mean;
+pub mod movement;
 pub mod mul;
 pub mod observer;
 mod operand;
@@ -60,6 +63,7 @@ pub mod requantize;
 pub mod saturation;
 pub mod shape;
 pub mod table;
+pub mod transposed;
 
 pub use error::Error;
 pub use layer::{Layer, Region};

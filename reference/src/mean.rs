@@ -1,8 +1,8 @@
 //! Rule R30: average pools of runtimes other than PyTorch's own kernels (those are R12).
 
-use crate::float::{cvt, round_ties_even};
+use crate::float::{clamp, cvt};
 use crate::operand::Code;
-use crate::pool::{Divisor, Pool, each_window_average};
+use crate::pool::{Divisor, Pool, average_windows};
 use crate::quantizer::{DequantizeForm, Dequantizer};
 use crate::{Error, Quantization};
 use alloc::vec::Vec;
@@ -43,32 +43,37 @@ pub enum Mean {
 impl Mean {
     /// The code of a window of codes; `n` is at least 1.
     pub fn apply(&self, codes: impl Iterator<Item = i32>, n: usize) -> i32 {
-        let scaled = |input: Quantization, output: Quantization, codes: &mut dyn Iterator<Item = i32>| {
-            let acc = codes.fold(0i32, |sum, q| sum.wrapping_add(q.wrapping_sub(input.zero_point())));
+        if let Mean::Real { input, output } = *self {
+            let from = Dequantizer::new(DequantizeForm::Difference, input);
+            return real_mean(codes.fold(0.0, |sum, q| sum + from.apply(q)), n, output);
+        }
+        let (sum, inside) = codes.fold((0i64, 0), |(sum, inside), q| (sum + i64::from(q), inside + 1));
+        self.of_sum(sum, inside, n)
+    }
+
+    /// The code of a window whose `inside` codes sum to `sum`. [`Real`](Mean::Real) rounds after every addition, which
+    /// this leaves out: see [`real_mean`].
+    #[inline(always)]
+    pub fn of_sum(&self, sum: i64, inside: usize, n: usize) -> i32 {
+        let scaled = |input: Quantization, output: Quantization| {
+            let acc = (sum as i32).wrapping_sub((inside as i32).wrapping_mul(input.zero_point()));
             acc as f32 * (input.scale() as f32 / (output.scale() as f32 * n as f32))
         };
-        let mut codes = codes;
         match *self {
             Mean::Scaled { input, output } => {
-                let codes_of = output.codes();
-                let v = scaled(input, output, &mut codes);
-                cvt(v).saturating_add(output.zero_point()).clamp(codes_of.lo(), codes_of.hi())
+                let (codes, z) = (output.codes(), output.zero_point());
+                cvt(scaled(input, output)).saturating_add(z).clamp(codes.lo(), codes.hi())
             }
             Mean::ClampFirst { input, output } => {
-                let (codes_of, z) = (output.codes(), output.zero_point());
-                let v = scaled(input, output, &mut codes);
+                let (codes, z) = (output.codes(), output.zero_point());
                 // A NaN gives the lower bound.
-                let v = v.max((codes_of.lo() - z) as f32).min((codes_of.hi() - z) as f32);
-                round_ties_even(v) as i32 + z
+                cvt(clamp(scaled(input, output), (codes.lo() - z) as f32, (codes.hi() - z) as f32)) + z
             }
             Mean::Real { input, output } => {
-                let from = Dequantizer::new(DequantizeForm::Difference, input);
-                let sum = codes.fold(0.0f32, |sum, q| sum + from.apply(q));
-                let v = sum / n as f32 / output.scale() as f32 + output.zero_point() as f32;
-                cvt(v).clamp(output.codes().lo(), output.codes().hi())
+                let acc = sum - inside as i64 * i64::from(input.zero_point());
+                real_mean(input.scale() as f32 * acc as f32, n, output)
             }
             Mean::Integer { clamp: [lo, hi] } => {
-                let sum: i64 = codes.map(i64::from).sum();
                 let n = (n as i64).max(1);
                 let magnitude = (sum.abs() + n / 2) / n;
                 (if sum < 0 { -magnitude } else { magnitude }).clamp(lo.into(), hi.into()) as i32
@@ -77,12 +82,19 @@ impl Mean {
     }
 }
 
+/// The last steps of [`Mean::Real`]: the code of a window whose real numbers, added in order, are `sum`.
+#[inline(always)]
+pub fn real_mean(sum: f32, n: usize, output: Quantization) -> i32 {
+    let v = sum / n as f32 / output.scale() as f32 + output.zero_point() as f32;
+    cvt(v).clamp(output.codes().lo(), output.codes().hi())
+}
+
 /// The mean of each window. `input` is `[batch, depth, height, width, channels]`, and so is the result.
 ///
 /// # Errors
 /// As [`Pool::output_extents`]; an input of the wrong length, a dilation, a divisor of zero.
 pub fn mean_pool<T: Code>(pool: &Pool, divisor: Divisor, mean: &Mean, input: &[T]) -> Result<Vec<T>, Error> {
-    each_window_average(pool, divisor, input, |codes, _, n| mean.apply(codes, n))
+    average_windows(pool, divisor, input, |codes, _, n| mean.apply(codes, n))
 }
 
 #[cfg(test)]

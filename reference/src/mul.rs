@@ -65,7 +65,7 @@ impl Mul {
     }
 
     /// The code of the product of two codes.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, a: i32, b: i32) -> i32 {
         let [z_a, z_b] = self.zero_points;
         let product = a.wrapping_sub(z_a).wrapping_mul(b.wrapping_sub(z_b));

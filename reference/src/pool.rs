@@ -1,6 +1,6 @@
 //! Pools: rules R11 (maximum) and R12 (averages). The output keeps the input's scale and zero point.
 
-use crate::float::{cvt, round_ties_even};
+use crate::float::cvt;
 use crate::operand::{Code, expect_len};
 use crate::quantization::Quantize;
 use crate::shape::product;
@@ -49,11 +49,76 @@ impl Pool {
         Ok(extents)
     }
 
-    fn check<T>(&self, input: &[T]) -> Result<[usize; 3], Error> {
+    /// Calls `visit` with the window of every output pixel, in order.
+    ///
+    /// # Errors
+    /// As [`output_extents`](Pool::output_extents).
+    pub fn each_window(&self, mut visit: impl FnMut(&Window)) -> Result<(), Error> {
         let extents = self.output_extents()?;
+        let (mut window, mut sources) = (Window::default(), <[Vec<usize>; 3]>::default());
+        each_output(self.batch, extents, |image, at| {
+            window.padded = 1;
+            for (((sources, axis), at), extent) in sources.iter_mut().zip(&self.axes).zip(at).zip(&mut window.extents) {
+                sources.clear();
+                sources.extend((0..axis.kernel).filter_map(|tap| axis.source(at, tap)));
+                *extent = sources.len();
+                // Taps beyond the padding, which ceil mode allows, take no part.
+                let padded = axis.input + axis.padding[0] + axis.padding[1] - at * axis.stride;
+                window.padded *= axis.kernel.min(padded.div_ceil(axis.dilation));
+            }
+            window.gather(self.axes.map(|axis| axis.input), image, &sources);
+            visit(&window);
+        });
+        Ok(())
+    }
+
+    /// Checks an input: `[batch, depth, height, width, channels]`.
+    ///
+    /// # Errors
+    /// As [`output_extents`](Pool::output_extents); an input of another length.
+    pub fn check<T>(&self, input: &[T]) -> Result<(), Error> {
+        self.output_extents()?;
         let pixels: usize = self.axes.iter().map(|a| a.input).product();
-        expect_len("input", input.len(), self.batch * pixels * self.channels)?;
-        Ok(extents)
+        expect_len("input", input.len(), self.batch * pixels * self.channels)
+    }
+
+    /// Checks what averages need besides: no dilation, a divisor that is not 0.
+    ///
+    /// # Errors
+    /// As [`check`](Pool::check); a dilation, a divisor of zero.
+    pub fn check_average<T>(&self, divisor: Divisor, input: &[T]) -> Result<(), Error> {
+        self.check(input)?;
+        if let Some(axis) = self.axes.iter().find(|a| a.dilation != 1) {
+            return Err(Error::Extent { what: "dilation of an average", got: axis.dilation, expected: "1".into() });
+        }
+        if divisor == Divisor::Constant(0) {
+            return Err(Error::Extent { what: "divisor", got: 0, expected: "at least 1".into() });
+        }
+        Ok(())
+    }
+}
+
+/// The pixels that an output pixel is computed from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Those inside the image, counted through the batch: `((n · depth + z) · height + y) · width + x`; the width
+    /// is the fastest axis.
+    pub pixels: Vec<usize>,
+    /// How many of them lie along each axis.
+    pub extents: [usize; 3],
+    /// How many elements lie inside the padded image.
+    pub padded: usize,
+}
+
+impl Window {
+    /// All combinations of coordinates in an image.
+    fn gather(&mut self, [depth, height, width]: [usize; 3], image: usize, [zs, ys, xs]: &[Vec<usize>; 3]) {
+        self.pixels.clear();
+        for z in zs {
+            for y in ys {
+                self.pixels.extend(xs.iter().map(|x| ((image * depth + z) * height + y) * width + x));
+            }
+        }
     }
 }
 
@@ -64,25 +129,13 @@ impl Pool {
 /// # Errors
 /// As [`Pool::output_extents`]; an input of the wrong length.
 pub fn max_pool<T: Code>(pool: &Pool, input: &[T]) -> Result<Vec<T>, Error> {
-    let extents = pool.check(input)?;
+    pool.check(input)?;
     let mut output = Vec::new();
-    each_window(pool.batch, extents, |image, at| {
+    pool.each_window(|window| {
         for channel in 0..pool.channels {
-            let mut most = T::MIN;
-            let taps = |axis: usize| {
-                let a = pool.axes[axis];
-                (0..a.kernel).filter_map(move |tap| a.source(at[axis], tap))
-            };
-            for z in taps(0) {
-                for y in taps(1) {
-                    for x in taps(2) {
-                        most = most.max(input[pixel(&pool.axes, image, [z, y, x]) * pool.channels + channel]);
-                    }
-                }
-            }
-            output.push(most);
+            output.push(window_codes(input, pool.channels, window, channel).max().unwrap_or(T::MIN));
         }
-    });
+    })?;
     Ok(output)
 }
 
@@ -104,6 +157,17 @@ pub enum Divisor {
     Image,
     /// This number.
     Constant(u32),
+}
+
+impl Divisor {
+    /// The divisor of a window.
+    pub fn of(self, window: &Window) -> usize {
+        match self {
+            Divisor::Padded => window.padded,
+            Divisor::Image => window.pixels.len(),
+            Divisor::Constant(n) => n as usize,
+        }
+    }
 }
 
 /// How the average of a window becomes a code.
@@ -131,9 +195,8 @@ pub struct Average {
 /// # Errors
 /// As [`Pool::output_extents`]; an input of the wrong length, a dilation, a divisor of zero.
 pub fn avg_pool<T: Code>(pool: &Pool, divisor: Divisor, average: Average, input: &[T]) -> Result<Vec<T>, Error> {
-    each_window_average(pool, divisor, input, |codes, inside, n| {
-        let sum = codes.fold(0i32, i32::wrapping_add);
-        average.of_window(sum.wrapping_sub(average.zero_point.wrapping_mul(inside as i32)), n)
+    average_windows(pool, divisor, input, |codes, inside, n| {
+        average.of_sum(codes.fold(0i32, i32::wrapping_add), inside, n)
     })
 }
 
@@ -151,35 +214,15 @@ pub fn avg_pool<T: Code>(pool: &Pool, divisor: Divisor, average: Average, input:
 /// # Errors
 /// Zero extents, sizes that overflow, an input of the wrong length.
 pub fn adaptive_avg_pool<T: Code>(pool: &AdaptivePool, average: Average, input: &[T]) -> Result<Vec<T>, Error> {
-    let AdaptivePool { batch, channels, input: extents, output: outputs } = *pool;
-    for got in [batch, channels].into_iter().chain(extents).chain(outputs) {
-        if got == 0 {
-            return Err(Error::Extent { what: "extent of a pool", got, expected: "at least 1".into() });
-        }
-    }
-    product("elements of the output", &[batch, outputs[0], outputs[1], outputs[2], channels])?;
-    let len = product("elements of the input", &[batch, extents[0], extents[1], extents[2], channels])?;
-    expect_len("input", input.len(), len)?;
-    let axes = extents.map(|input| Axis { input, ..Axis::UNIT });
-    let windows = Pool { batch, channels, axes, ceil_mode: false };
+    pool.check(input)?;
     let mut output = Vec::new();
-    each_window(batch, outputs, |image, at| {
-        let ranges: [Range<usize>; 3] = core::array::from_fn(|i| adaptive_window(at[i], extents[i], outputs[i]));
-        let n: usize = ranges.iter().map(Range::len).product();
-        for channel in 0..channels {
-            let sum = window_sum(&windows, input, image, &ranges, channel);
-            let code = match average.memory {
-                Memory::ChannelsLast => {
-                    average.of_window(sum.wrapping_sub(average.zero_point.wrapping_mul(n as i32)), n)
-                }
-                Memory::Contiguous => {
-                    let factor = ranges.iter().fold(1.0f32, |factor, range| factor / range.len() as f32);
-                    round_ties_even(sum as f32 * factor) as i32
-                }
-            };
-            output.push(T::from_i32(code));
+    pool.each_window(|window| {
+        for channel in 0..pool.channels {
+            let codes = window_codes(input, pool.channels, window, channel);
+            let sum = codes.map(Into::<i32>::into).fold(0i32, i32::wrapping_add);
+            output.push(T::from_i32(average.of_adaptive_sum(sum, window.extents)));
         }
-    });
+    })?;
     Ok(output)
 }
 
@@ -196,16 +239,72 @@ pub struct AdaptivePool {
     pub output: [usize; 3],
 }
 
+impl AdaptivePool {
+    /// Checks an input: `[batch, depth, height, width, channels]`.
+    ///
+    /// # Errors
+    /// Zero extents, sizes that overflow, an input of the wrong length.
+    pub fn check<T>(&self, input: &[T]) -> Result<(), Error> {
+        let len = self.validate()?;
+        expect_len("input", input.len(), len)
+    }
+
+    /// Elements of the input.
+    fn validate(&self) -> Result<usize, Error> {
+        let AdaptivePool { batch, channels, input, output } = *self;
+        for got in [batch, channels].into_iter().chain(input).chain(output) {
+            if got == 0 {
+                return Err(Error::Extent { what: "extent of a pool", got, expected: "at least 1".into() });
+            }
+        }
+        product("elements of the output", &[batch, output[0], output[1], output[2], channels])?;
+        product("elements of the input", &[batch, input[0], input[1], input[2], channels])
+    }
+
+    /// Calls `visit` with the window of every output pixel, in order.
+    ///
+    /// # Errors
+    /// Zero extents, sizes that overflow.
+    pub fn each_window(&self, mut visit: impl FnMut(&Window)) -> Result<(), Error> {
+        self.validate()?;
+        let mut window = Window::default();
+        each_output(self.batch, self.output, |image, at| {
+            let range = |i| adaptive_window(at[i], self.input[i], self.output[i]);
+            let ranges: [Range<usize>; 3] = core::array::from_fn(range);
+            window.extents = ranges.clone().map(|range| range.len());
+            window.gather(self.input, image, &ranges.map(Iterator::collect));
+            window.padded = window.pixels.len();
+            visit(&window);
+        });
+        Ok(())
+    }
+}
+
 impl Average {
-    /// The code of a window whose codes less their zero points sum to `acc`, divided by `n`.
-    fn of_window(&self, acc: i32, n: usize) -> i32 {
+    /// The code of a window whose `inside` codes sum to `sum`, divided by `n`.
+    #[inline(always)]
+    pub fn of_sum(&self, sum: i32, inside: usize, n: usize) -> i32 {
         let (lo, hi, zero_point) = (self.codes.lo(), self.codes.hi(), self.zero_point);
+        let acc = sum.wrapping_sub(zero_point.wrapping_mul(inside as i32));
         match self.memory {
             Memory::ChannelsLast => Quantize { multiplier: 1.0 / n as f32, zero_point, lo, hi }.apply(acc as f32),
             Memory::Contiguous => {
                 let multiplier = (1.0 / n as f64) as f32;
                 cvt(acc as f32 * multiplier + zero_point as f32).clamp(lo, hi)
             }
+        }
+    }
+
+    /// The code of a window of an adaptive pool: the sum of its codes, and how many there are along each axis.
+    #[inline(always)]
+    pub fn of_adaptive_sum(&self, sum: i32, extents: [usize; 3]) -> i32 {
+        let [depth, height, width] = extents;
+        match self.memory {
+            Memory::ChannelsLast => {
+                let n = depth * height * width;
+                self.of_sum(sum, n, n)
+            }
+            Memory::Contiguous => cvt(sum as f32 * (1.0 / depth as f32 / height as f32 / width as f32)),
         }
     }
 }
@@ -218,7 +317,7 @@ fn adaptive_window(at: usize, input: usize, output: usize) -> Range<usize> {
     start as usize..ceil.min(input)
 }
 
-fn each_window(batch: usize, [depth, height, width]: [usize; 3], mut f: impl FnMut(usize, [usize; 3])) {
+fn each_output(batch: usize, [depth, height, width]: [usize; 3], mut f: impl FnMut(usize, [usize; 3])) {
     for image in 0..batch {
         for z in 0..depth {
             for y in 0..height {
@@ -230,67 +329,32 @@ fn each_window(batch: usize, [depth, height, width]: [usize; 3], mut f: impl FnM
     }
 }
 
-fn pixel(axes: &[Axis; 3], image: usize, at: [usize; 3]) -> usize {
-    axes.iter().zip(at).fold(image, |pixel, (axis, at)| pixel * axis.input + at)
-}
-
 /// `mean(codes, inside, n)` of each window: its codes that lie in the image, in order, how many there are, the divisor.
-pub(crate) fn each_window_average<T: Code>(
+pub(crate) fn average_windows<T: Code>(
     pool: &Pool,
     divisor: Divisor,
     input: &[T],
     mean: impl Fn(&mut dyn Iterator<Item = i32>, usize, usize) -> i32,
 ) -> Result<Vec<T>, Error> {
-    let extents = pool.check(input)?;
-    if let Some(axis) = pool.axes.iter().find(|a| a.dilation != 1) {
-        return Err(Error::Extent { what: "dilation of an average", got: axis.dilation, expected: "1".into() });
-    }
-    if divisor == Divisor::Constant(0) {
-        return Err(Error::Extent { what: "divisor", got: 0, expected: "at least 1".into() });
-    }
+    pool.check_average(divisor, input)?;
     let mut output = Vec::new();
-    each_window(pool.batch, extents, |image, at| {
-        let (mut ranges, mut padded, mut inside) = ([0..0, 0..0, 0..0], 1usize, 1usize);
-        for ((range, axis), at) in ranges.iter_mut().zip(&pool.axes).zip(at) {
-            // In padded coordinates, clipped to the padded image and then to the image.
-            let start = at * axis.stride;
-            let end = (start + axis.kernel).min(axis.input + axis.padding[0] + axis.padding[1]);
-            let shift = axis.padding[0];
-            *range = start.saturating_sub(shift)..end.saturating_sub(shift).min(axis.input);
-            padded *= end - start;
-            inside *= range.len();
-        }
-        let n = match divisor {
-            Divisor::Padded => padded,
-            Divisor::Image => inside,
-            Divisor::Constant(n) => n as usize,
-        };
+    pool.each_window(|window| {
         for channel in 0..pool.channels {
-            output.push(T::from_i32(mean(&mut window_codes(pool, input, image, &ranges, channel), inside, n)));
+            let mut codes = window_codes(input, pool.channels, window, channel).map(Into::into);
+            output.push(T::from_i32(mean(&mut codes, window.pixels.len(), divisor.of(window))));
         }
-    });
+    })?;
     Ok(output)
 }
 
-/// The codes of a channel in a part of an image, the last axis fastest.
+/// The codes of a channel in a window.
 fn window_codes<'a, T: Code>(
-    pool: &'a Pool,
     input: &'a [T],
-    image: usize,
-    ranges: &[Range<usize>; 3],
+    channels: usize,
+    window: &'a Window,
     channel: usize,
-) -> impl Iterator<Item = i32> + 'a {
-    let [depth, height, width] = ranges.clone();
-    depth.flat_map(move |z| {
-        let width = width.clone();
-        height.clone().flat_map(move |y| {
-            width.clone().map(move |x| input[pixel(&pool.axes, image, [z, y, x]) * pool.channels + channel].into())
-        })
-    })
-}
-
-fn window_sum<T: Code>(pool: &Pool, input: &[T], image: usize, ranges: &[Range<usize>; 3], channel: usize) -> i32 {
-    window_codes(pool, input, image, ranges, channel).fold(0i32, i32::wrapping_add)
+) -> impl Iterator<Item = T> + 'a {
+    window.pixels.iter().map(move |pixel| input[pixel * channels + channel])
 }
 
 #[cfg(test)]

@@ -154,7 +154,7 @@ const BELOW_2_31: f32 = 2147483520.0;
 
 impl Quantize {
     /// The code of `x`.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, x: f32) -> i32 {
         let t = x * self.multiplier;
         let t = if t < BELOW_2_31 { t } else { BELOW_2_31 };

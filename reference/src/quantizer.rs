@@ -1,7 +1,7 @@
 //! Rules R22 (quantize) and R23 (dequantize): the forms that runtimes use besides R2 and R3, and those two among them.
 
 use crate::Quantization;
-use crate::float::{cvt, fma, round_ties_away_f64, round_ties_even};
+use crate::float::{cvt, fma, round_ties_away_f64, round_ties_even, saturate};
 use crate::quantization::Quantize;
 
 /// The formula of a [`Quantizer`]. `m` is the reciprocal of the scale `s`, `z` the zero point, all f32 unless it says
@@ -51,25 +51,20 @@ impl Quantizer {
     }
 
     /// The code of `x`.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, x: f32) -> i32 {
         const LIMIT: f32 = 2147483520.0;
         let Quantizer { form, factor, zero_point, clamp: [lo, hi] } = *self;
         let z = zero_point as f32;
         match form {
             QuantizeForm::Wrapping => Quantize { multiplier: factor, zero_point, lo, hi }.apply(x),
-            QuantizeForm::Saturating => {
-                let t = z + round_ties_even(x * factor);
-                // `as` saturates and takes a NaN to 0; all codes are f32 numbers.
-                (t as i32).clamp(lo, hi)
-            }
+            // All codes are f32 numbers.
+            QuantizeForm::Saturating => saturate((z + round_ties_even(x * factor)).into()).clamp(lo, hi),
             QuantizeForm::Fused => cvt(minimum(fma(x, factor, z), LIMIT)).clamp(lo, hi),
-            QuantizeForm::ZeroPointFirst => {
-                round_ties_even(minimum(maximum(x * factor + z, lo as f32), hi as f32)) as i32
-            }
+            QuantizeForm::ZeroPointFirst => cvt(minimum(maximum(x * factor + z, lo as f32), hi as f32)),
             QuantizeForm::Divided => {
                 let t = maximum(x / factor, (lo - zero_point) as f32);
-                round_ties_even(minimum(t, (hi - zero_point) as f32)) as i32 + zero_point
+                cvt(minimum(t, (hi - zero_point) as f32)) + zero_point
             }
             QuantizeForm::Bounded => {
                 let t = minimum(x * factor, (hi - zero_point) as f32);
@@ -84,17 +79,20 @@ impl Quantizer {
     }
 }
 
-/// Ties away from zero; `as` saturates and takes a NaN to 0.
+/// Ties away from zero, saturated; 0 for NaN.
+#[inline(always)]
 fn away(v: f64) -> i32 {
-    round_ties_away_f64(v) as i32
+    saturate(round_ties_away_f64(v))
 }
 
 /// x86's MINPS: a NaN in the first place gives the second.
+#[inline(always)]
 fn minimum(a: f32, b: f32) -> f32 {
     if a < b { a } else { b }
 }
 
 /// x86's MAXPS: a NaN in the first place gives the second.
+#[inline(always)]
 fn maximum(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
@@ -129,7 +127,7 @@ impl Dequantizer {
     }
 
     /// The real number of `code`.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, code: i32) -> f32 {
         let scale = self.scale as f32;
         let difference = code.wrapping_sub(self.zero_point);

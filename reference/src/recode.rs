@@ -73,7 +73,7 @@ impl Recode {
     }
 
     /// The code of the other scale.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, code: i32) -> i32 {
         match *self {
             Recode::Real { dequantize, quantize } => quantize.apply(dequantize.apply(code)),

@@ -40,7 +40,7 @@ impl Table {
     }
 
     /// The value for a code; for what is no code of the input, that of the nearest one.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, code: i32) -> i32 {
         let last = self.entries.len() - 1;
         self.entries[(code.saturating_sub(self.lo).max(0) as usize).min(last)]

@@ -1,20 +1,25 @@
 //! Sums and products of two quantized tensors.
 
 use super::activation;
+use super::codes::{elementwise, narrow, values};
 use super::error::{Part, Problem};
 use super::file::Case;
 use super::operator::{Operator, Outputs, Recorded};
 use super::report::Value;
+use qexact_kernels::Isa;
+use qexact_kernels::elementwise as kernels;
 use qexact_reference::activation::Activation;
 use qexact_reference::add::{Add, Form};
 use qexact_reference::broadcast::{broadcast, broadcast_shape};
 use qexact_reference::mul::Mul;
-use qexact_reference::{CodeType, Error, Quantization};
+use qexact_reference::{Code, CodeType, Error, Quantization};
 
 /// A recorded call. All elements before `body` follow the first rule, the others the second.
 struct Recording {
     rules: [Rule; 2],
     body: usize,
+    /// Types of a, b and y.
+    types: [CodeType; 3],
     a: (Vec<i32>, Vec<usize>),
     b: (Vec<i32>, Vec<usize>),
     output: [Recorded; 1],
@@ -132,6 +137,7 @@ fn recording(
     Ok(Box::new(Recording {
         rules: rules.map(|rule| rule.clamped(activation.clamp(y))),
         body: len / granule * granule,
+        types,
         a: (case.codes("a", &a_shape, types[0])?, a_shape),
         b: (case.codes("b", &b_shape, types[1])?, b_shape),
         output,
@@ -157,5 +163,36 @@ impl Operator for Recording {
             Value::Code(rule.apply(a, b))
         })?;
         Ok(vec![y])
+    }
+
+    fn on(&self, isa: Isa) -> Result<(String, Outputs), Error> {
+        let [a, b, y] = self.types.map(CodeType::is_signed);
+        let y = match (a, b, y) {
+            (false, false, false) => self.run::<u8, u8, u8>(isa),
+            (false, false, true) => self.run::<u8, u8, i8>(isa),
+            (false, true, false) => self.run::<u8, i8, u8>(isa),
+            (false, true, true) => self.run::<u8, i8, i8>(isa),
+            (true, false, false) => self.run::<i8, u8, u8>(isa),
+            (true, false, true) => self.run::<i8, u8, i8>(isa),
+            (true, true, false) => self.run::<i8, i8, u8>(isa),
+            (true, true, true) => self.run::<i8, i8, i8>(isa),
+        };
+        elementwise(isa, y.map(|y| vec![y]))
+    }
+}
+
+impl Recording {
+    fn run<A: Code, B: Code, Y: Code>(&self, isa: Isa) -> Result<Vec<Value>, Error> {
+        let (a, b): (Vec<A>, Vec<B>) = (narrow(&self.a.0), narrow(&self.b.0));
+        let (a, b) = ((a.as_slice(), self.a.1.as_slice()), (b.as_slice(), self.b.1.as_slice()));
+        let all = |rule: &Rule| -> Result<Vec<Y>, Error> {
+            match rule {
+                Rule::Add(rule) => kernels::broadcast(isa, rule, a, b),
+                Rule::Mul(rule) => kernels::broadcast(isa, rule, a, b),
+            }
+        };
+        let [mut y, tail] = [all(&self.rules[0])?, all(&self.rules[1])?];
+        y[self.body..].copy_from_slice(&tail[self.body..]);
+        Ok(values(y))
     }
 }

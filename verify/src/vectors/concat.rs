@@ -1,9 +1,10 @@
 //! Concatenation along the channels, recorded from PyTorch's ATen kernels. Shapes are logical: [N, C, H, W].
 
+use super::codes::{elementwise, values};
 use super::error::Problem;
 use super::file::Case;
 use super::operator::{Operator, Outputs, Recorded};
-use super::report::Value;
+use qexact_kernels::{Isa, elementwise as kernels};
 use qexact_reference::add::Form;
 use qexact_reference::concat::{Part, aten_channels_last, aten_contiguous, concat};
 use qexact_reference::recode::Recode;
@@ -59,10 +60,22 @@ impl Operator for Recording {
     }
 
     fn exact(&self) -> Result<Outputs, Error> {
-        let parts = self.parts.iter().map(|&(ref codes, channels, recode)| Part { codes, channels, recode });
-        let parts: Vec<Part<'_, u8>> = parts.collect();
-        let y: Vec<Value> = concat(self.pixels, &parts)?.into_iter().map(Value::from).collect();
+        Ok(self.outputs(concat(self.pixels, &self.parts())?))
+    }
+
+    fn on(&self, isa: Isa) -> Result<(String, Outputs), Error> {
+        elementwise(isa, kernels::concat(isa, self.pixels, &self.parts()).map(|y| self.outputs(y)))
+    }
+}
+
+impl Recording {
+    fn parts(&self) -> Vec<Part<'_, u8>> {
+        self.parts.iter().map(|&(ref codes, channels, recode)| Part { codes, channels, recode }).collect()
+    }
+
+    /// In the recording's order.
+    fn outputs(&self, y: Vec<u8>) -> Outputs {
         let shape = &self.output[0].shape;
-        Ok(vec![layout::channels_first(&y, shape[1], shape[2] * shape[3])])
+        vec![layout::channels_first(&values(y), shape[1], shape[2] * shape[3])]
     }
 }

@@ -1,11 +1,13 @@
 //! Average pools of QNNPACK, ONNX Runtime and TFLite.
 
 use super::activation;
+use super::codes::{Codes, elementwise, values};
 use super::error::{Part, Problem};
 use super::file::Case;
 use super::operator::{Operator, Outputs, Recorded};
 use super::pool::LARGEST_WINDOW;
 use super::report::Value;
+use qexact_kernels::{Isa, elementwise as kernels};
 use qexact_reference::mean::{Mean, mean_pool};
 use qexact_reference::pool::{Divisor, Pool};
 use qexact_reference::{Axis, CodeType, Error, Quantization, layout};
@@ -21,11 +23,6 @@ struct Recording {
     output: [Recorded; 1],
     /// Whether the recording has channels before space.
     channels_first: bool,
-}
-
-enum Codes {
-    U8(Vec<u8>),
-    I8(Vec<i8>),
 }
 
 /// `avg_pool2d` with the engine qnnpack: padding holds z and always counts.
@@ -142,15 +139,9 @@ fn recording(
     };
     let (x_shape, y_shape) = (shape(h, w), shape(height, width));
     let codes = case.code_type("x")?;
-    fn last<T: Copy>(x: Vec<T>, channels_first: bool, pool: &Pool) -> Vec<T> {
-        let pixels = pool.axes.iter().map(|axis| axis.input).product();
-        if channels_first { layout::channels_last(&x, pool.channels, pixels) } else { x }
-    }
-    let input = if codes.is_signed() {
-        Codes::I8(last(case.tensor("x", &x_shape)?, channels_first, &pool))
-    } else {
-        Codes::U8(last(case.tensor("x", &x_shape)?, channels_first, &pool))
-    };
+    let input = Codes::take(case, "x", &x_shape, codes, |x| {
+        if channels_first { layout::channels_last(x, pool.channels, h * w) } else { x.to_vec() }
+    })?;
     let output = [Recorded::take_codes(case, "y", y_shape, codes)?];
     Ok(Box::new(Recording { pool, divisor, mean, input, output, channels_first }))
 }
@@ -169,11 +160,25 @@ impl Operator for Recording {
     }
 
     fn exact(&self) -> Result<Outputs, Error> {
-        let y: Vec<Value> = match &self.input {
-            Codes::U8(x) => mean_pool(&self.pool, self.divisor, &self.mean, x)?.into_iter().map(Value::from).collect(),
-            Codes::I8(x) => mean_pool(&self.pool, self.divisor, &self.mean, x)?.into_iter().map(Value::from).collect(),
+        Ok(self.outputs(match &self.input {
+            Codes::U8(x) => values(mean_pool(&self.pool, self.divisor, &self.mean, x)?),
+            Codes::I8(x) => values(mean_pool(&self.pool, self.divisor, &self.mean, x)?),
+        }))
+    }
+
+    fn on(&self, isa: Isa) -> Result<(String, Outputs), Error> {
+        let y = match &self.input {
+            Codes::U8(x) => kernels::mean_pool(isa, &self.pool, self.divisor, &self.mean, x).map(values),
+            Codes::I8(x) => kernels::mean_pool(isa, &self.pool, self.divisor, &self.mean, x).map(values),
         };
+        elementwise(isa, y.map(|y| self.outputs(y)))
+    }
+}
+
+impl Recording {
+    /// In the recording's order.
+    fn outputs(&self, y: Vec<Value>) -> Outputs {
         let shape = &self.output[0].shape;
-        Ok(vec![if self.channels_first { layout::channels_first(&y, shape[1], shape[2] * shape[3]) } else { y }])
+        vec![if self.channels_first { layout::channels_first(&y, shape[1], shape[2] * shape[3]) } else { y }]
     }
 }

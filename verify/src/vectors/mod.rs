@@ -8,6 +8,7 @@
 //! that comes out as recorded is excused. Kernels never saturate: nothing excuses them.
 
 mod binary;
+mod codes;
 mod compare;
 mod concat;
 mod dynamic;
@@ -19,6 +20,7 @@ mod operator;
 mod pool;
 mod quantize;
 mod report;
+mod resize;
 mod unary;
 
 pub use error::{Error, Part, Problem};

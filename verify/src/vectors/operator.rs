@@ -3,7 +3,7 @@
 use super::error::Problem;
 use super::file::{Case, Scalar};
 use super::report::Value;
-use super::{binary, concat, dynamic, layer, mean, pool, quantize, unary};
+use super::{binary, concat, dynamic, layer, mean, pool, quantize, resize, unary};
 use crate::explain::{Reason, SaturatedOutput};
 use qexact_kernels::Isa;
 use qexact_reference::{CodeType, Error};
@@ -78,6 +78,8 @@ const OPERATORS: &[(&str, &str, Parse)] = &[
     ("fbgemm", "conv1d", |case| layer::conv(case, 1, &layer::FBGEMM)),
     ("fbgemm", "conv2d", |case| layer::conv(case, 2, &layer::FBGEMM)),
     ("fbgemm", "conv3d", |case| layer::conv(case, 3, &layer::FBGEMM)),
+    ("fbgemm", "conv_transpose2d", |case| layer::conv_transpose2d(case, &layer::FBGEMM)),
+    ("qnnpack", "conv_transpose2d", |case| layer::conv_transpose2d(case, &layer::QNNPACK)),
     ("fbgemm_avx2", "linear", |case| layer::linear(case, &layer::FBGEMM_WITHOUT_VNNI)),
     ("fbgemm_avx2", "conv2d", |case| layer::conv(case, 2, &layer::FBGEMM_WITHOUT_VNNI)),
     ("onednn", "linear", |case| layer::linear(case, &layer::ONEDNN_LINEAR)),
@@ -118,6 +120,7 @@ const OPERATORS: &[(&str, &str, Parse)] = &[
     ("aten", "max_pool2d", pool::max),
     ("aten", "avg_pool2d", pool::average),
     ("aten", "adaptive_avg_pool2d", pool::adaptive_average),
+    ("aten", "upsample_nearest2d", resize::nearest),
     ("aten", "quantize_per_channel", quantize::per_channel),
     ("aten", "add", binary::aten_add),
     ("aten", "mul", binary::aten_mul),

@@ -1,9 +1,11 @@
 //! Two-dimensional pools, recorded from PyTorch's ATen kernels. Shapes are logical: [N, C, H, W].
 
+use super::codes::{Codes, elementwise, values};
 use super::error::{Part, Problem};
 use super::file::Case;
 use super::operator::{Operator, Outputs, Recorded};
 use super::report::Value;
+use qexact_kernels::{Isa, elementwise as kernels};
 use qexact_reference::pool::{AdaptivePool, Average, Divisor, Memory, Pool, adaptive_avg_pool, avg_pool, max_pool};
 use qexact_reference::{Axis, Code, Error, layout};
 
@@ -21,11 +23,6 @@ enum Rule {
     Max(Pool),
     Average(Pool, Divisor, Average),
     Adaptive(AdaptivePool, Average),
-}
-
-enum Codes {
-    U8(Vec<u8>),
-    I8(Vec<i8>),
 }
 
 /// `max_pool2d(x, kernel, stride, padding, dilation, ceil_mode)`
@@ -96,11 +93,7 @@ fn recording(case: &mut Case<'_>, rule: Rule, extents: [usize; 3]) -> Result<Box
     let shape = input_shape(case)?;
     let (channels, pixels) = (shape[1], shape[2] * shape[3]);
     let codes = case.code_type("x")?;
-    let input = if codes.is_signed() {
-        Codes::I8(layout::channels_last(&case.tensor("x", &shape)?, channels, pixels))
-    } else {
-        Codes::U8(layout::channels_last(&case.tensor("x", &shape)?, channels, pixels))
-    };
+    let input = Codes::take(case, "x", &shape, codes, |x| layout::channels_last(x, channels, pixels))?;
     let output = [Recorded::take_codes(case, "y", vec![shape[0], channels, extents[1], extents[2]], codes)?];
     Ok(Box::new(Recording { rule, input, output }))
 }
@@ -111,6 +104,14 @@ impl Rule {
             Rule::Max(pool) => max_pool(pool, x),
             Rule::Average(pool, divisor, average) => avg_pool(pool, *divisor, *average, x),
             Rule::Adaptive(pool, average) => adaptive_avg_pool(pool, *average, x),
+        }
+    }
+
+    fn run_on<T: Code>(&self, isa: Isa, x: &[T]) -> Result<Vec<T>, Error> {
+        match self {
+            Rule::Max(pool) => kernels::max_pool(isa, pool, x),
+            Rule::Average(pool, divisor, average) => kernels::avg_pool(isa, pool, *divisor, *average, x),
+            Rule::Adaptive(pool, average) => kernels::adaptive_avg_pool(isa, pool, *average, x),
         }
     }
 }
@@ -153,12 +154,25 @@ impl Operator for Recording {
     }
 
     fn exact(&self) -> Result<Outputs, Error> {
-        let shape = &self.output[0].shape;
-        let (channels, pixels) = (shape[1], shape[2] * shape[3]);
-        let y: Vec<Value> = match &self.input {
-            Codes::U8(x) => self.rule.run(x)?.into_iter().map(Value::from).collect(),
-            Codes::I8(x) => self.rule.run(x)?.into_iter().map(Value::from).collect(),
+        Ok(self.outputs(&match &self.input {
+            Codes::U8(x) => values(self.rule.run(x)?),
+            Codes::I8(x) => values(self.rule.run(x)?),
+        }))
+    }
+
+    fn on(&self, isa: Isa) -> Result<(String, Outputs), Error> {
+        let y = match &self.input {
+            Codes::U8(x) => self.rule.run_on(isa, x).map(values),
+            Codes::I8(x) => self.rule.run_on(isa, x).map(values),
         };
-        Ok(vec![layout::channels_first(&y, channels, pixels)])
+        elementwise(isa, y.map(|y| self.outputs(&y)))
+    }
+}
+
+impl Recording {
+    /// In the recording's order.
+    fn outputs(&self, y: &[Value]) -> Outputs {
+        let shape = &self.output[0].shape;
+        vec![layout::channels_first(y, shape[1], shape[2] * shape[3])]
     }
 }

@@ -1,12 +1,14 @@
 //! Quantizing and dequantizing.
 
+use super::codes::{elementwise, narrow, values};
 use super::error::{Part, Problem};
 use super::file::Case;
 use super::operator::{Explanation, Operator, Outputs, Recorded};
 use super::report::Value;
 use crate::explain::Reason;
+use qexact_kernels::{Isa, elementwise as kernels};
 use qexact_reference::quantizer::{DequantizeForm, Dequantizer, QuantizeForm, Quantizer};
-use qexact_reference::{CodeType, Error, Quantization};
+use qexact_reference::{Code, CodeType, Error, Quantization};
 
 /// A recorded tensor: reals, their codes and, where that was recorded, what the codes stand for.
 struct Recording {
@@ -116,6 +118,38 @@ impl Recording {
     }
 }
 
+impl Recording {
+    /// Row by row, each up to where the tail begins and from there on.
+    fn run<T: Code>(&self, isa: Isa) -> Result<Outputs, Error> {
+        let (len, row) = (self.input.len(), self.row.max(1));
+        let tail = self.tail.map_or(len, |(start, _)| start);
+        let mut codes = vec![T::MIN; len];
+        for start in (0..len).step_by(row) {
+            let (end, middle) = (start + row, tail.clamp(start, start + row));
+            for (first, end) in [(start, middle), (middle, end)].into_iter().filter(|(first, end)| first < end) {
+                kernels::quantize(isa, &self.quantizer(first), &self.input[first..end], &mut codes[first..end])?;
+            }
+        }
+        if self.output.len() == 1 {
+            return Ok(vec![values(codes)]);
+        }
+        let recorded: Vec<T> = narrow(&self.output[0].values.iter().map(|&q| code(q)).collect::<Vec<i32>>());
+        let mut reals = vec![0.0; len];
+        for (i, (q, x)) in recorded.chunks(row).zip(reals.chunks_mut(row)).enumerate() {
+            kernels::dequantize(isa, &self.rules[i].1, q, x)?;
+        }
+        Ok(vec![values(codes), reals.into_iter().map(Value::Real).collect()])
+    }
+}
+
+/// A recorded code.
+fn code(value: Value) -> i32 {
+    match value {
+        Value::Code(code) => code,
+        Value::Real(_) => unreachable!("the first output of this operator holds codes"),
+    }
+}
+
 impl Operator for Recording {
     fn describe(&self) -> String {
         let codes = if self.rules[0].0.clamp[0] < 0 { "i8" } else { "u8" };
@@ -132,11 +166,14 @@ impl Operator for Recording {
             return Ok(vec![codes]);
         }
         // Of the recorded codes: a wrong code is one difference, not two.
-        let reals = self.output[0].values.iter().enumerate().map(|(i, &q)| match q {
-            Value::Code(code) => Value::Real(self.rules[i / self.row].1.apply(code)),
-            Value::Real(_) => q,
-        });
+        let recorded = self.output[0].values.iter().enumerate();
+        let reals = recorded.map(|(i, &q)| Value::Real(self.rules[i / self.row].1.apply(code(q))));
         Ok(vec![codes, reals.collect()])
+    }
+
+    fn on(&self, isa: Isa) -> Result<(String, Outputs), Error> {
+        let outputs = if self.rules[0].0.clamp[0] < 0 { self.run::<i8>(isa) } else { self.run::<u8>(isa) };
+        elementwise(isa, outputs)
     }
 
     fn explain(&self, tensor: usize, index: usize) -> Explanation {

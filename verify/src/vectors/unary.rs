@@ -1,15 +1,18 @@
 //! Operators whose codes depend on one code each: functions as tables, and requantization.
 
+use super::codes::{elementwise, narrow, values};
 use super::error::{Part, Problem};
 use super::file::Case;
 use super::operator::{Operator, Outputs, Recorded};
 use super::report::Value;
+use qexact_kernels::Isa;
+use qexact_kernels::elementwise::Lookup;
 use qexact_reference::activation::Activation;
 use qexact_reference::quantizer::{DequantizeForm, Dequantizer, QuantizeForm, Quantizer};
 use qexact_reference::recode::Recode;
 use qexact_reference::requantize::Rounding;
 use qexact_reference::table::{Function, Table};
-use qexact_reference::{CodeType, Error, Quantization};
+use qexact_reference::{Code, CodeType, Error, Quantization};
 
 /// Tables, and what was recorded of each.
 struct Functions {
@@ -70,12 +73,24 @@ impl Operator for Functions {
         let values = |table: &Table| table.entries().iter().map(|&q| Value::Code(q)).collect();
         Ok(self.tables.iter().map(values).collect())
     }
+
+    fn on(&self, isa: Isa) -> Result<(String, Outputs), Error> {
+        let codes: Vec<u8> = (0..=255).collect();
+        let look_up = |table: &Table| {
+            let mut y = vec![0u8; codes.len()];
+            Lookup::of_table(table).run(isa, &codes, &mut y)?;
+            Ok(values(y))
+        };
+        elementwise(isa, self.tables.iter().map(look_up).collect())
+    }
 }
 
 /// A recorded requantization. All elements before `body` follow the first rule, the others the second.
 struct Recoding {
     rules: [Recode; 2],
     body: usize,
+    /// Types of x and y.
+    types: [CodeType; 2],
     input: Vec<i32>,
     output: [Recorded; 1],
 }
@@ -107,6 +122,7 @@ fn recoding(
     Ok(Box::new(Recoding {
         rules: rules(x, y).map_err(Problem::refused("x_scale and y_scale"))?,
         body: input.len() / granule * granule,
+        types: [from, to],
         input,
         output: [Recorded::take_codes(case, "y", shape, to)?],
     }))
@@ -126,5 +142,26 @@ impl Operator for Recoding {
         let [vector, scalar] = self.rules;
         let body = body.iter().map(|&q| vector.apply(q));
         Ok(vec![body.chain(tail.iter().map(|&q| scalar.apply(q))).map(Value::Code).collect()])
+    }
+
+    fn on(&self, isa: Isa) -> Result<(String, Outputs), Error> {
+        let [x, y] = self.types.map(CodeType::is_signed);
+        let y = match (x, y) {
+            (false, false) => self.run::<u8, u8>(isa),
+            (false, true) => self.run::<u8, i8>(isa),
+            (true, false) => self.run::<i8, u8>(isa),
+            (true, true) => self.run::<i8, i8>(isa),
+        };
+        elementwise(isa, y.map(|y| vec![y]))
+    }
+}
+
+impl Recoding {
+    fn run<X: Code, Y: Code>(&self, isa: Isa) -> Result<Vec<Value>, Error> {
+        let (x, mut y): (Vec<X>, _) = (narrow(&self.input), vec![Y::MIN; self.input.len()]);
+        let [body, tail] = self.rules.map(|rule| Lookup::of_recode(&rule));
+        body.run(isa, &x[..self.body], &mut y[..self.body])?;
+        tail.run(isa, &x[self.body..], &mut y[self.body..])?;
+        Ok(values(y))
     }
 }

@@ -5,7 +5,7 @@ use super::super::file::Case;
 use qexact_reference::{Axis, Conv, Linear, layout};
 
 /// The largest padded image, in codes. A recording is far from it; a file that asks for more wants memory.
-const LARGEST_IMAGE: usize = 1 << 26;
+pub(in super::super) const LARGEST_IMAGE: usize = 1 << 26;
 
 /// A layer and the shapes of its tensors.
 pub(super) struct Geometry {

@@ -2,9 +2,13 @@
 
 mod dialect;
 mod geometry;
+mod transposed;
 
 pub(super) use dialect::*;
+pub(super) use geometry::LARGEST_IMAGE;
+pub(super) use transposed::conv_transpose2d;
 
+use super::codes::Codes;
 use super::error::Problem;
 use super::file::Case;
 use super::operator::{Explanation, Operator, Outputs, Recorded};
@@ -32,12 +36,6 @@ struct Recording {
     output: [Recorded; 1],
     /// What it was recorded on, if that may add pairs of products in 16 bits.
     machine: Option<Machine>,
-}
-
-/// Codes of either type.
-enum Codes {
-    U8(Vec<u8>),
-    I8(Vec<i8>),
 }
 
 /// A linear layer.
