@@ -16,6 +16,7 @@ from torch.ao.quantization import (
     get_default_qat_qconfig,
     get_default_qconfig,
     prepare_qat,
+    quantize_dynamic,
 )
 from torch.nn import functional as F
 
@@ -66,6 +67,26 @@ def cnn_bn(per_channel: bool, folded: bool) -> Result:
         fuse = None
     text = "pixels / 255, two background pixels added on each side, repeated in three channels"
     return _static(networks.CnnBn, _colour, text, 2, qconfig, fuse)
+
+
+def residual() -> Result:
+    qconfig = get_default_qconfig(torch.backends.quantized.engine)
+    return _static(networks.Residual, _image, "pixels / 255", 6, qconfig, networks.Residual.FUSE)
+
+
+def inverted() -> Result:
+    qconfig = get_default_qconfig(torch.backends.quantized.engine)
+    return _static(networks.Inverted, _image, "pixels / 255", 6, qconfig, networks.Inverted.FUSE)
+
+
+def simple_dynamic() -> Result:
+    """Only weights are quantized beforehand."""
+    test = load_digits()[1]
+    model = _trained(networks.Simple, _normalised, 20)
+    layers = nn.Sequential(model.fc1, model.relu1, model.fc2, model.relu2, model.fc3)
+    quantized = quantize_dynamic(copy.deepcopy(layers), {nn.Linear})
+    text = "(pixels / 255 - 0.1307) / 0.3081, flat"
+    return Result(quantized, _normalised, text, accuracy(model, test, _normalised))
 
 
 def early_exit() -> Result:

@@ -132,7 +132,7 @@ fn token_fc(saturated: bool, vnni: bool) -> NodeReport {
         let export = Export::from_bytes(&bytes).unwrap();
         let node = export.network.nodes().iter().find(|node| node.name == NODE).unwrap();
         let Operator::Layer(layer) = &node.operator else { unreachable!("a linear layer") };
-        let input = export.recording.as_ref().unwrap().value(node.input).unwrap();
+        let input = export.recording.as_ref().unwrap().value(node.inputs[0]).unwrap();
         let Data::U8(codes) = input.data().into_owned() else { unreachable!("u8 codes") };
         let tensor = format!("record.{}", export.network.values()[node.output].name);
         let view = open(&bytes).unwrap().tensor(&tensor).unwrap().data().as_ptr() as usize;
@@ -187,7 +187,7 @@ fn recorded_codes_lie_in_the_range_that_was_proven() {
             let export = Export::read(&path).unwrap();
             for layer in analyze("network", &export).layers {
                 let node = export.network.nodes().iter().find(|node| node.name == layer.name).unwrap();
-                let input = export.recording.as_ref().unwrap().value(node.input).unwrap();
+                let input = export.recording.as_ref().unwrap().value(node.inputs[0]).unwrap();
                 let Data::U8(codes) = input.data().into_owned() else { unreachable!("u8 codes") };
                 let [lo, hi] = layer.codes;
                 assert!(codes.iter().all(|&code| (lo..=hi).contains(&code.into())), "{} {lo}..{hi}", layer.name);
