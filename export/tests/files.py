@@ -77,7 +77,7 @@ def parameters_of(node, tensors):
         return {"table": tensors[f"{node['name']}.table"].dtype}
     if node["op"] == "batch_norm2d":
         return _BATCH_NORM_PARAMETERS
-    if node["op"] == "linear" or node["op"].startswith("conv"):
+    if node["op"].startswith(("linear", "conv")):
         without = set() if f"{node['name']}.bias" in tensors else {"bias"}
         return {name: dtype for name, dtype in _PARAMETERS.items() if name not in without}
     return {}
