@@ -144,8 +144,18 @@ class _Block(nn.Module):
         return self.skip.add_relu(x if self.downsample is None else self.downsample(x), y)
 
 
+class _PlainBlock(_Block):
+    """The same without modules that only eager mode needs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        return self.relu2(y + (x if self.downsample is None else self.downsample(x)))
+
+
 class Residual(nn.Module):
     """A small ResNet on digits of 1 × 28 × 28."""
+
+    BLOCK = _Block
 
     FUSE = [
         ["conv1", "bn1", "relu1"],
@@ -160,8 +170,8 @@ class Residual(nn.Module):
         self.conv1 = nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(8)
         self.relu1 = nn.ReLU()
-        self.block1 = _Block(8, 8, 1)
-        self.block2 = _Block(8, 16, 2)
+        self.block1 = self.BLOCK(8, 8, 1)
+        self.block2 = self.BLOCK(8, 16, 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(16, 10)
         self.dequant = DeQuantStub()
@@ -170,6 +180,16 @@ class Residual(nn.Module):
         x = self.relu1(self.bn1(self.conv1(self.quant(x))))
         x = self.avgpool(self.block2(self.block1(x)))
         return self.dequant(self.fc(x.flatten(1)))
+
+
+class PlainResidual(Residual):
+    """The same for graph mode, which finds out by itself where to quantize."""
+
+    BLOCK = _PlainBlock
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu1(self.bn1(self.conv1(x)))
+        return self.fc(self.avgpool(self.block2(self.block1(x))).flatten(1))
 
 
 def _conv_bn(channels: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:

@@ -15,9 +15,12 @@ from torch.ao.quantization import (
     fuse_modules_qat,
     get_default_qat_qconfig,
     get_default_qconfig,
+    get_default_qconfig_mapping,
     prepare_qat,
     quantize_dynamic,
 )
+from torch.ao.quantization.backend_config import get_onednn_backend_config
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.nn import functional as F
 
 import digits
@@ -72,6 +75,19 @@ def cnn_bn(per_channel: bool, folded: bool) -> Result:
 def residual() -> Result:
     qconfig = get_default_qconfig(torch.backends.quantized.engine)
     return _static(networks.Residual, _image, "pixels / 255", 6, qconfig, networks.Residual.FUSE)
+
+
+def residual_fx() -> Result:
+    """By FX graph mode, whose backend onednn fuses sums into convolutions."""
+    training, test = load_digits()
+    model = _trained(networks.PlainResidual, _image, 6)
+    backend = get_onednn_backend_config() if torch.backends.quantized.engine == "onednn" else None
+    mapping = get_default_qconfig_mapping(torch.backends.quantized.engine)
+    prepared = prepare_fx(copy.deepcopy(model), mapping, (training.images[:1],), backend_config=backend)
+    for part in training.images[:_CALIBRATION].split(250):
+        prepared(part)
+    quantized = convert_fx(prepared, backend_config=backend)
+    return Result(quantized, _image, "pixels / 255", accuracy(model, test, _image))
 
 
 def inverted() -> Result:
