@@ -105,6 +105,17 @@ def simple_dynamic() -> Result:
     return Result(quantized, _normalised, text, accuracy(model, test, _normalised))
 
 
+def fixed_point(weights: tuple[int, int, int], activations: tuple[int, int, int], per_channel: bool) -> Result:
+    """Trained with quantization from the beginning; there is no float network beside it."""
+    from fixed_point import FixedPoint  # needs Brevitas, which the other recipes do without
+
+    training, test = load_digits()
+    torch.manual_seed(SEED)
+    model = FixedPoint(weights, activations, per_channel)
+    train(model, training, _centred, epochs=3, seed=SEED, rate=2e-3)
+    return Result(model.eval(), _centred, "2 * pixels / 255 - 1", accuracy(model, test, _centred))
+
+
 def early_exit() -> Result:
     fuse = [["conv1", "relu1"], ["conv2", "relu2"]]
     result = _static(networks.EarlyExit, _image, "pixels / 255", 6, default_qconfig, fuse)
@@ -160,6 +171,10 @@ def _trained(network, prepare: Prepare, epochs: int) -> nn.Module:
 
 def _image(images: torch.Tensor) -> torch.Tensor:
     return images
+
+
+def _centred(images: torch.Tensor) -> torch.Tensor:
+    return 2 * images - 1
 
 
 def _flat(images: torch.Tensor) -> torch.Tensor:

@@ -58,6 +58,8 @@ RECORDINGS = {
     "cnn_bn_per_channel_unfolded": _fixture(lambda: recipes.cnn_bn(per_channel=True, folded=False)),
     "early_exit": _fixture(recipes.early_exit),
     **{f"residual_{engine}": _fixture(recipes.residual, engine, full=1) for engine in ENGINES},
+    "fixed_point_int4": _fixture(lambda: recipes.fixed_point((4, 4, 4), (8, 4, 4), per_channel=True)),
+    "fixed_point_mixed": _fixture(lambda: recipes.fixed_point((8, 4, 2), (8, 4, 2), per_channel=False)),
     "residual_fx_onednn": _fixture(recipes.residual_fx, "onednn", full=1),
     # PyTorch's ReLU6 with engine qnnpack confuses the pixels of images that are channels last.
     **{f"inverted_{engine}": _fixture(recipes.inverted, engine, full=1) for engine in ENGINES if engine != "qnnpack"},

@@ -7,12 +7,10 @@ import json
 from typing import Any, Sequence
 
 import numpy as np
-import torch
 
 from .errors import ExportError
 from .graph import Graph, Node, Value
-from .host import producer
-from .runs import Recorded
+from .runs import Recorded, RecordedOnce
 from .snapshot import DTYPES
 
 FORMAT = 1
@@ -20,7 +18,7 @@ _LABELS = "record.labels"
 
 
 def tensors_of(
-    graph: Graph, recorded: Recorded, samples: int, full: int, labels: np.ndarray | None
+    graph: Graph, recorded: Recorded | RecordedOnce, samples: int, full: int, labels: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """Every tensor of the file: parameters, the first samples in full, digests of the others."""
     tensors = {}
@@ -42,13 +40,14 @@ def tensors_of(
 def document_of(
     graph: Graph,
     tensors: dict[str, np.ndarray],
+    host: dict[str, Any],
     recording: dict[str, Any],
     annotations: Any,
 ) -> dict[str, Any]:
     document = {
         "format": FORMAT,
-        "producer": producer(),
-        "numerics": torch.backends.quantized.engine,
+        "producer": host,
+        "numerics": host["engine"],
         "inputs": [{"name": value.name} for value in graph.inputs],
         "outputs": [{"name": value.name} for value in graph.outputs],
         "values": [_value(value) for value in graph.inputs + graph.computed],
@@ -63,7 +62,7 @@ def document_of(
 
 def recording_of(
     graph: Graph,
-    recorded: Recorded,
+    recorded: Recorded | RecordedOnce,
     samples: int,
     full: int,
     labels: np.ndarray | None,
@@ -96,6 +95,8 @@ def _value(value: Value) -> dict[str, Any]:
     if snapshot.scale is not None:
         entry["scale"] = snapshot.scale
         entry["zero_point"] = snapshot.zero_point
+        if snapshot.bits != 8:
+            entry["bits"] = snapshot.bits
     entry["memory"] = snapshot.memory
     return entry
 

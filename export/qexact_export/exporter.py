@@ -14,9 +14,12 @@ from .batch import check_batch
 from .document import document_of, recording_of, tensors_of, to_json
 from .engine import ENGINES
 from .errors import Reasons
-from .graph import build_graph, call_site
-from .runs import Recorded, check_runs, run
+from .fixed_point import build_fixed_point_graph, is_brevitas
+from .graph import Graph, build_graph, call_site
+from .host import producer
+from .runs import Recorded, RecordedOnce, check_runs, run
 from .writer import write
+
 
 def export(
     model: torch.nn.Module,
@@ -50,6 +53,22 @@ def export(
     _check_model(model, reasons)
 
     samples = len(inputs[0])
+    if is_brevitas(model):
+        graph, recorded, host = build_fixed_point_graph(model, inputs, reasons), RecordedOnce(), producer("brevitas")
+    else:
+        graph, recorded, host = *_traced(model, inputs, reasons), producer()
+    reasons.raise_if_any()
+
+    full = min(full, samples)
+    tensors = tensors_of(graph, recorded, samples, full, labels)
+    recording = recording_of(graph, recorded, samples, full, labels, accuracy_output)
+    document = document_of(graph, tensors, host, recording, annotations)
+    write(Path(path), to_json(document), tensors)
+    return document
+
+
+def _traced(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...], reasons: Reasons) -> tuple[Graph, Recorded]:
+    """The graph of a model that PyTorch converted, and what its values were."""
     runs = run(model, inputs)
     single = runs.first
     if single.failure:
@@ -58,15 +77,7 @@ def export(
     graph = build_graph(single, model, reasons)
     check_batch(single, runs.double, runs.samples, graph.refused, reasons)
     check_runs(runs, reasons)
-    reasons.raise_if_any()
-
-    full = min(full, samples)
-    recorded = Recorded(runs, samples)
-    tensors = tensors_of(graph, recorded, samples, full, labels)
-    recording = recording_of(graph, recorded, samples, full, labels, accuracy_output)
-    document = document_of(graph, tensors, recording, annotations)
-    write(Path(path), to_json(document), tensors)
-    return document
+    return graph, Recorded(runs, len(inputs[0]))
 
 
 def _check_arguments(model, inputs, labels, full, accuracy_output, annotations, reasons: Reasons) -> None:

@@ -74,7 +74,7 @@ class _Builder:
         self._names = Names()
         self._values: dict[Snapshot, Value | None] = {}
         inputs = []
-        for name, snapshot in zip(_input_names(model, len(trace.inputs)), trace.inputs):
+        for name, snapshot in zip(input_names(model, len(trace.inputs)), trace.inputs):
             inputs.append(Value(self._names.unused(name), snapshot))
             self._values[snapshot] = inputs[-1]
         self._graph = Graph(inputs)
@@ -168,7 +168,7 @@ def _base_name(call: Call, op: str) -> str:
     return f"{call.module}.{op}" if call.module else op
 
 
-def _input_names(model: torch.nn.Module, count: int) -> list[str]:
+def input_names(model: torch.nn.Module, count: int) -> list[str]:
     """The parameter names of forward(); those collected by *args are numbered."""
     names = []
     for parameter in inspect.signature(model.forward).parameters.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import version
 
 import torch
 
@@ -18,11 +19,13 @@ _FLAGS = {
 }  # fmt: skip
 
 
-def producer() -> dict[str, object]:
+def producer(framework: str = "pytorch") -> dict[str, object]:
+    """``framework`` is ``pytorch``, or ``brevitas``, whose numbers are float32."""
+    brevitas = framework == "brevitas"
     return {
-        "framework": "pytorch",
-        "version": torch.__version__,
-        "engine": torch.backends.quantized.engine,
+        "framework": framework,
+        "version": version("brevitas") if brevitas else torch.__version__,
+        "engine": "brevitas" if brevitas else torch.backends.quantized.engine,
         "cpu_capability": _cpu_capability(),
         "cpu_flags": _cpu_flags(),
         "threads": 1,

@@ -53,6 +53,15 @@ class Recorded:
         return np.concatenate([_snapshots(run)[position].data[: self._batch] for run in self._runs.batches])
 
 
+class RecordedOnce:
+    """What the values of a graph were that is not made from traces."""
+
+    each = False
+
+    def __getitem__(self, snapshot: Snapshot) -> np.ndarray:
+        return snapshot.data
+
+
 def run(model: torch.nn.Module, inputs: Inputs) -> Runs:
     samples = len(inputs[0])
     trial = trace(model, inputs)

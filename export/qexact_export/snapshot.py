@@ -29,6 +29,8 @@ class Snapshot:
     memory: str
     dense: bool
     """Whether its elements lie in memory without gaps, in one of the two layouts."""
+    bits: int = 8
+    """Width of its codes."""
 
     def same_content(self, other: Snapshot) -> bool:
         """Whether two snapshots hold the same bytes. (Bytes, because NaN differs from itself.)"""

@@ -79,5 +79,8 @@ def parameters_of(node, tensors):
         return _BATCH_NORM_PARAMETERS
     if node["op"].startswith(("linear", "conv")):
         without = set() if f"{node['name']}.bias" in tensors else {"bias"}
-        return {name: dtype for name, dtype in _PARAMETERS.items() if name not in without}
+        parameters = {name: dtype for name, dtype in _PARAMETERS.items() if name not in without}
+        if node["rule"]["kind"] == "pow2" and "bias" in parameters:
+            parameters["bias"] = np.int32
+        return parameters
     return {}
