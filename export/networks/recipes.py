@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._export import capture_pre_autograd_graph
 from torch.ao.quantization import (
     convert,
     default_qconfig,
@@ -21,6 +22,11 @@ from torch.ao.quantization import (
 )
 from torch.ao.quantization.backend_config import get_onednn_backend_config
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+from torch.ao.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torch.ao.quantization.quantizer.x86_inductor_quantizer import (
+    X86InductorQuantizer,
+    get_default_x86_inductor_quantization_config,
+)
 from torch.nn import functional as F
 
 import digits
@@ -88,6 +94,19 @@ def residual_fx() -> Result:
         prepared(part)
     quantized = convert_fx(prepared, backend_config=backend)
     return Result(quantized, _image, "pixels / 255", accuracy(model, test, _image))
+
+
+def residual_pt2e() -> Result:
+    """By PyTorch 2 export, for x86."""
+    training, test = load_digits()
+    model = _trained(networks.MaxResidual, _image, 6)
+    # A batch of 250, because the batch of the graph is that of the example.
+    graph = capture_pre_autograd_graph(copy.deepcopy(model), (training.images[:250],))
+    quantizer = X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config())
+    prepared = prepare_pt2e(graph, quantizer)
+    for part in training.images[:_CALIBRATION].split(250):
+        prepared(part)
+    return Result(convert_pt2e(prepared), _image, "pixels / 255", accuracy(model, test, _image))
 
 
 def inverted() -> Result:

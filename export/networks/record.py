@@ -61,6 +61,7 @@ RECORDINGS = {
     "fixed_point_int4": _fixture(lambda: recipes.fixed_point((4, 4, 4), (8, 4, 4), per_channel=True)),
     "fixed_point_mixed": _fixture(lambda: recipes.fixed_point((8, 4, 2), (8, 4, 2), per_channel=False)),
     "residual_fx_onednn": _fixture(recipes.residual_fx, "onednn", full=1),
+    "residual_pt2e": _fixture(recipes.residual_pt2e, full=1),
     # PyTorch's ReLU6 with engine qnnpack confuses the pixels of images that are channels last.
     **{f"inverted_{engine}": _fixture(recipes.inverted, engine, full=1) for engine in ENGINES if engine != "qnnpack"},
     **{f"simple_dynamic_{engine}": _fixture(recipes.simple_dynamic, engine) for engine in ENGINES if engine != "x86"},

@@ -17,6 +17,7 @@ from .errors import Reasons
 from .fixed_point import build_fixed_point_graph, is_brevitas
 from .graph import Graph, build_graph, call_site
 from .host import producer
+from .pt2e import build_pt2e_graph, is_pt2e
 from .runs import Recorded, RecordedOnce, check_runs, run
 from .writer import write
 
@@ -55,6 +56,8 @@ def export(
     samples = len(inputs[0])
     if is_brevitas(model):
         graph, recorded, host = build_fixed_point_graph(model, inputs, reasons), RecordedOnce(), producer("brevitas")
+    elif is_pt2e(model):
+        graph, recorded, host = build_pt2e_graph(model, inputs, reasons), RecordedOnce(), producer("pt2e")
     else:
         graph, recorded, host = *_traced(model, inputs, reasons), producer()
     reasons.raise_if_any()
@@ -106,10 +109,11 @@ def _check_arguments(model, inputs, labels, full, accuracy_output, annotations, 
 
 def _check_model(model: torch.nn.Module, reasons: Reasons) -> None:
     engine = torch.backends.quantized.engine
-    if engine not in ENGINES:
+    if engine not in ENGINES and not is_brevitas(model):
         reasons.add(
             f"the engine is {engine!r}; set torch.backends.quantized.engine to one of {', '.join(ENGINES)} before "
             "the model is prepared and converted"
         )
-    if model.training:
+    # A graph of PyTorch 2 export has the mode that it was captured in.
+    if model.training and not is_pt2e(model):
         reasons.add("the model is in training mode; call model.eval() before it is prepared and converted")

@@ -19,13 +19,13 @@ _FLAGS = {
 }  # fmt: skip
 
 
-def producer(framework: str = "pytorch") -> dict[str, object]:
-    """``framework`` is ``pytorch``, or ``brevitas``, whose numbers are float32."""
-    brevitas = framework == "brevitas"
+def producer(engine: str | None = None) -> dict[str, object]:
+    """What ``engine`` computed: the selected one of PyTorch's, its operators for PyTorch 2 export, or Brevitas."""
+    brevitas = engine == "brevitas"
     return {
-        "framework": framework,
+        "framework": "brevitas" if brevitas else "pytorch",
         "version": version("brevitas") if brevitas else torch.__version__,
-        "engine": "brevitas" if brevitas else torch.backends.quantized.engine,
+        "engine": engine or torch.backends.quantized.engine,
         "cpu_capability": _cpu_capability(),
         "cpu_flags": _cpu_flags(),
         "threads": 1,

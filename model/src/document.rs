@@ -230,6 +230,8 @@ impl Bias {
 pub enum QuantizeMultiplier {
     /// The reciprocal of the scale, in f32.
     Reciprocal,
+    /// The reciprocal of the scale, in f64, rounded to f32.
+    F64Reciprocal,
 }
 
 /// R2: when the zero point is added.
@@ -246,6 +248,8 @@ pub enum ZeroPoint {
 pub enum QuantizeOverflow {
     /// It wraps.
     Wrap,
+    /// There is none: the sum is clamped before it is converted.
+    Saturate,
 }
 
 /// R7, R21, R26, R30: how scales become one multiplier, in f32.

@@ -9,7 +9,7 @@ use qexact_kernels::{Isa, Plan};
 use qexact_reference::elementwise::{relu, relu_real};
 use qexact_reference::mean::mean_pool;
 use qexact_reference::pool::{AdaptivePool, Pool, adaptive_avg_pool, avg_pool, max_pool};
-use qexact_reference::quantization::Quantize;
+use qexact_reference::quantizer::Quantizer;
 use qexact_reference::{Addend, Code, Error, Input, Output, Quantization, Rule};
 use std::cell::{Ref, RefCell};
 
@@ -347,7 +347,7 @@ fn at(node: &Node, source: Error) -> RunError {
     RunError::Node { node: node.name.clone(), source }
 }
 
-fn quantize(rule: &Quantize, data: &Data, output: &Value) -> Data {
+fn quantize(rule: &Quantizer, data: &Data, output: &Value) -> Data {
     let Data::F32(x) = data else { return data.clone() };
     if output.quantization.is_some_and(|q| q.codes().is_signed()) {
         Data::I8(x.iter().map(|&x| rule.apply(x) as i8).collect())

@@ -8,7 +8,7 @@ use qexact_reference::mean::Mean;
 use qexact_reference::mul::Mul;
 use qexact_reference::pool::{AdaptivePool, Average, Divisor, Pool};
 use qexact_reference::preset::{DynamicEngine, WeightScale, torch_linear_dynamic};
-use qexact_reference::quantization::Quantize;
+use qexact_reference::quantizer::Quantizer;
 use qexact_reference::table::Table;
 use qexact_reference::{CodeType, Conv, Error, Layer, Quantization, Rule, dynamic};
 
@@ -121,8 +121,8 @@ impl Node {
 /// What a node computes. Geometries are those of one sample (a batch of 1).
 #[derive(Clone, Debug)]
 pub enum Operator {
-    /// R2.
-    Quantize(Quantize),
+    /// R2, R22.
+    Quantize(Quantizer),
     /// R3.
     Dequantize(Quantization),
     /// R4, R6: linear and convolution layers.

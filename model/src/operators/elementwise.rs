@@ -1,13 +1,14 @@
 //! Operators that compute each code from the codes at its place.
 
 use super::Context;
-use crate::document::{self, Multiplier, Rule, Sum};
+use crate::document::{self, Multiplier, QuantizeMultiplier, QuantizeOverflow, Rule, Sum};
 use crate::error::{At, LoadError, invalid};
 use crate::network::Operator;
 use qexact_reference::add::{Add, Form};
 use qexact_reference::batch_norm::{self, BatchNorm};
 use qexact_reference::broadcast::broadcast_shape;
 use qexact_reference::mul::Mul;
+use qexact_reference::quantizer::{QuantizeForm, Quantizer};
 use qexact_reference::table::Table;
 
 impl Context<'_> {
@@ -16,10 +17,18 @@ impl Context<'_> {
         self.expect_f32(self.input)?;
         self.expect_output_shape(&self.input.shape)?;
         let output = self.codes(self.output)?;
-        match self.rule()? {
-            Rule::Quantize { .. } => Ok(Operator::Quantize(output.quantize())),
-            rule => self.wrong_rule(&rule, "quantize"),
+        let Rule::Quantize { multiplier, overflow, zero_point: document::ZeroPoint::After } = self.rule()? else {
+            return self.wrong_rule(&self.rule()?, "quantize");
+        };
+        let form = match overflow {
+            QuantizeOverflow::Wrap => QuantizeForm::Wrapping,
+            QuantizeOverflow::Saturate => QuantizeForm::Saturating,
+        };
+        let mut quantizer = Quantizer::new(form, output);
+        if multiplier == QuantizeMultiplier::F64Reciprocal {
+            quantizer.factor = (1.0 / output.scale()) as f32;
         }
+        Ok(Operator::Quantize(quantizer))
     }
 
     pub(super) fn dequantize(&self) -> Result<Operator, LoadError> {
