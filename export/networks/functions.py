@@ -48,6 +48,7 @@ class Functions(nn.Module):
         names = "cat cat_twice cat_rows add add_relu mul mul_same add_scalar mul_scalar negative".split()
         self.with_codes = nn.ModuleDict({name: nn.quantized.FloatFunctional() for name in names})
         self.pool = nn.AvgPool2d(3, stride=2, padding=1)
+        self.largest = nn.MaxPool2d(3, stride=1, padding=1)
         self.to_pixel = nn.AdaptiveAvgPool2d(1)
         self.dequant = DeQuantStub()
 
@@ -69,7 +70,7 @@ class Functions(nn.Module):
         twice = codes["cat_twice"].cat([tokens, tokens.clamp(-1.0, 1.0)], 2)
         a, b = twice.chunk(2, 2)
         rows = codes["cat_rows"].cat([a.contiguous(), b.contiguous()], 1)
-        added = codes["add"].add(x, results[2])
+        added = codes["add"].add(x, self.largest(x))
         rectified = codes["add_relu"].add_relu(added, x)
         gated = codes["mul"].mul(rectified, self.to_pixel(results[5]))
         positive = codes["mul_same"].mul(gated, x)
@@ -82,7 +83,16 @@ def record(path: Path, engine: str) -> dict:
     torch.manual_seed(SEED)
     model = Functions()
     model = quantize(model, _QCONFIG, [_inputs(64)])
+    _make_ties(model)
     return export(model, _inputs(SAMPLES), path, full=FULL, annotations={"note": __doc__.split("\n")[0], "seed": SEED})
+
+
+def _make_ties(model: Functions) -> None:
+    """Output scales of twice the step between sums and products: half of all results lie between two codes."""
+    codes, scale = model.with_codes, model.conv.scale
+    codes["add"].scale, codes["add"].zero_point = 2 * scale, 63
+    codes["cat"].scale, codes["cat"].zero_point = 2 * scale, 63
+    codes["mul_same"].scale, codes["mul_same"].zero_point = 2 * codes["mul"].scale * scale, 127
 
 
 def _inputs(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
