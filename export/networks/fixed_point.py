@@ -31,7 +31,9 @@ class FixedPoint(nn.Module):
         self.conv2 = qnn.QuantConv2d(8, 16, 3, stride=2, padding=1, weight_bit_width=weights[1], **layer)
         self.relu2 = qnn.QuantReLU(bit_width=activations[2], **relu)
         self.flatten = nn.Flatten()
-        self.fc = qnn.QuantLinear(16 * 7 * 7, 10, weight_bit_width=weights[2], **{**layer, "return_quant_tensor": False})
+        self.fc = qnn.QuantLinear(
+            16 * 7 * 7, 10, weight_bit_width=weights[2], **{**layer, "return_quant_tensor": False}
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.pool1(self.relu1(self.conv1(self.quant(x))))

@@ -76,7 +76,10 @@ def recording_of(
     recording["labels"] = _LABELS
     output = _accuracy_output(graph, accuracy_output)
     if output is not None:
-        recording["accuracy"] = {"output": output.name, "correct": _count_correct(output, recorded[output.snapshot], labels)}
+        recording["accuracy"] = {
+            "output": output.name,
+            "correct": _count_correct(output, recorded[output.snapshot], labels),
+        }
     return recording
 
 

@@ -72,7 +72,9 @@ def concat(call: Call) -> Operator:
     if axis == 0:
         raise Unsupported("it joins batches")
     fast = axis == 1 and all(len(s.shape) == 4 and s.memory == "channels_last" for s in sources)
-    return Operator("concat", {"axis": axis - 1}, {"kind": "concat", "memory": "channels_last" if fast else "contiguous"})
+    return Operator(
+        "concat", {"axis": axis - 1}, {"kind": "concat", "memory": "channels_last" if fast else "contiguous"}
+    )
 
 
 def _pair(call: Call) -> tuple[Snapshot, Snapshot]:

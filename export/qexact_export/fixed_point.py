@@ -228,7 +228,9 @@ class _Builder:
         if len(tensor) != before.shape[0] or not tensor.is_contiguous():
             raise Unsupported("its input is reordered, or is no batch")
         data = before.data.reshape(tensor.shape)
-        after = Snapshot(before.dtype, data.shape, data, before.scale, before.zero_point, "contiguous", True, before.bits)
+        after = Snapshot(
+            before.dtype, data.shape, data, before.scale, before.zero_point, "contiguous", True, before.bits
+        )
         op = "flatten" if data.ndim == 2 else "reshape"
         return self._add(op, Operator(op), found, after, tensor)
 

@@ -1,4 +1,4 @@
-"""The graph of a model quantized by PyTorch 2 export for x86 (``prepare_pt2e``, ``convert_pt2e``, X86InductorQuantizer).
+"""The graph of a model that PyTorch 2 export quantized for x86 (``convert_pt2e`` with X86InductorQuantizer).
 
 The converted module only simulates: it computes layers on dequantized numbers in float32, whose sums depend on their
 order. What runs is its lowered form, in which each layer, with what is added to it, its activation and the
@@ -86,7 +86,9 @@ class _Builder:
                 self.graph.outputs.append(self._output(self._known[result]))
         elif _name(node).startswith("aten.") or _name(node).startswith("quantized_decomposed."):
             self._call(node, _name(node), [self._known[a] if isinstance(a, fx.Node) else a for a in node.args])
-        elif node.args and isinstance(node.args[0], fx.Node | list):  # the taking apart and putting together of arguments
+        elif node.args and isinstance(
+            node.args[0], fx.Node | list
+        ):  # the taking apart and putting together of arguments
             found = [self._known[a] for a in _flat(node.args[0])]
             self._known[node] = found[0] if len(found) == 1 else found
 
@@ -214,7 +216,10 @@ class _Builder:
         if not isinstance(args[0], Value) or args[0].snapshot.scale is None:
             raise Unsupported("its operand is not quantized")
         before = args[0].snapshot
-        reals = node.target(_dequantized(before), *args[1:], **node.kwargs)
+        try:
+            reals = node.target(_dequantized(before), *args[1:], **node.kwargs)
+        except RuntimeError as error:  # a shape with the batch of the capture in it, for instance
+            raise Unsupported(f"it fails on the example inputs: {str(error).splitlines()[0]}") from error
         if len(reals) != before.shape[0]:
             raise Unsupported("it does not keep the batch")
         return _Moved((operator, args[0], reals))
@@ -237,7 +242,9 @@ class _Builder:
             )
         else:
             geometry = list(layer.geometry.values())
-            packed = torch.ops.onednn.qconv_prepack(weight, w_scale, x.scale, x.zero_point, *geometry, list(codes.shape))
+            packed = torch.ops.onednn.qconv_prepack(
+                weight, w_scale, x.scale, x.zero_point, *geometry, list(codes.shape)
+            )
             if layer.addend is None:
                 result = torch.ops.onednn.qconv2d_pointwise.default(
                     codes, x.scale, x.zero_point, packed, w_scale, w_zero, bias, *geometry, *output, *unary, ""
@@ -249,8 +256,8 @@ class _Builder:
                 # The operator writes its results over what it adds.
                 accumulator = torch.from_numpy(sum_.data.copy()).contiguous(memory_format=torch.channels_last)
                 result = torch.ops.onednn.qconv2d_pointwise.binary(
-                    codes, x.scale, x.zero_point, accumulator, sum_.scale, sum_.zero_point, packed, w_scale, w_zero, bias,
-                    *geometry, *output, "sum", 1.0, *unary, "",
+                    codes, x.scale, x.zero_point, accumulator, sum_.scale, sum_.zero_point,
+                    packed, w_scale, w_zero, bias, *geometry, *output, "sum", 1.0, *unary, "",
                 )  # fmt: skip
             padding = [[pad, pad] for pad in layer.geometry["padding"]]
             attributes = {**layer.geometry, "padding": padding, **attributes}

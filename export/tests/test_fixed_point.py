@@ -86,4 +86,6 @@ def test_what_stands_between_layers_is_refused(tmp_path):
     model = network()
     model[3] = nn.AvgPool2d(2)
     (reason, *_) = refused(tmp_path, calibrated(model, example), example)
-    assert reason.startswith("module '5', operator QuantLinear: its input is the result of an operator outside of layers")
+    assert reason.startswith(
+        "module '5', operator QuantLinear: its input is the result of an operator outside of layers"
+    )
