@@ -120,3 +120,140 @@ class EarlyExit(nn.Module):
         stage2 = self.relu2(self.conv2(stage1))
         final = self.final_dequant(self.final_fc(stage2.flatten(1)))
         return early, final
+
+
+class _Block(nn.Module):
+    """Two convolutions and a skip connection, which is a convolution of its own where the shape changes."""
+
+    def __init__(self, channels: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, outputs, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.relu1 = nn.ReLU()
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = None
+        if channels != outputs or stride != 1:
+            convolution = nn.Conv2d(channels, outputs, 1, stride=stride, bias=False)
+            self.downsample = nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+        self.relu2 = nn.ReLU()
+        self.skip = nn.quantized.FloatFunctional()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        return self.skip.add_relu(x if self.downsample is None else self.downsample(x), y)
+
+
+class _PlainBlock(_Block):
+    """The same without modules that only eager mode needs."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
+        return self.relu2(y + (x if self.downsample is None else self.downsample(x)))
+
+
+class Residual(nn.Module):
+    """A small ResNet on digits of 1 × 28 × 28."""
+
+    BLOCK = _Block
+
+    FUSE = [
+        ["conv1", "bn1", "relu1"],
+        *([f"block{i}.conv1", f"block{i}.bn1", f"block{i}.relu1"] for i in (1, 2)),
+        *([f"block{i}.conv2", f"block{i}.bn2"] for i in (1, 2)),
+        ["block2.downsample.0", "block2.downsample.1"],
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant = QuantStub()
+        self.conv1 = nn.Conv2d(1, 8, 3, stride=2, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.relu1 = nn.ReLU()
+        self.block1 = self.BLOCK(8, 8, 1)
+        self.block2 = self.BLOCK(8, 16, 2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(16, 10)
+        self.dequant = DeQuantStub()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu1(self.bn1(self.conv1(self.quant(x))))
+        x = self.avgpool(self.block2(self.block1(x)))
+        return self.dequant(self.fc(x.flatten(1)))
+
+
+class PlainResidual(Residual):
+    """The same for graph mode, which finds out by itself where to quantize."""
+
+    BLOCK = _PlainBlock
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu1(self.bn1(self.conv1(x)))
+        return self.fc(self.avgpool(self.block2(self.block1(x))).flatten(1))
+
+
+class MaxResidual(PlainResidual):
+    """With the largest number of each channel instead of the average, whose sum in float32 depends on its order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.avgpool = nn.MaxPool2d(7)
+
+
+def _conv_bn(channels: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(channels, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
+
+
+class _Inverted(nn.Module):
+    """Expand, convolve each channel alone, project; and a skip connection."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.expand = _conv_bn(channels, hidden, 1)
+        self.relu1 = nn.ReLU6()
+        self.depthwise = _conv_bn(hidden, hidden, 3, groups=hidden)
+        self.relu2 = nn.ReLU6()
+        self.project = _conv_bn(hidden, channels, 1)
+        self.skip = nn.quantized.FloatFunctional()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.relu1(self.expand(x))
+        y = self.project(self.relu2(self.depthwise(y)))
+        return self.skip.add(x, y)
+
+
+class Inverted(nn.Module):
+    """A small MobileNet with ReLU6 and squeeze-and-excitation, on digits of 1 × 28 × 28."""
+
+    FUSE = [
+        [f"{name}.0", f"{name}.1"]
+        for name in (
+            "conv1",
+            *(f"block{i}.{part}" for i in (1, 2) for part in ("expand", "depthwise", "project")),
+            "head",
+        )
+    ]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.quant = QuantStub()
+        self.conv1 = _conv_bn(1, 8, 3, stride=2)
+        self.act1 = nn.Hardswish()
+        self.block1 = _Inverted(8, 16)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.squeeze = nn.Conv2d(8, 8, 1)
+        self.gate = nn.Hardsigmoid()
+        self.excite = nn.quantized.FloatFunctional()
+        self.block2 = _Inverted(8, 16)
+        self.head = _conv_bn(8, 16, 3, stride=2)
+        self.act2 = nn.LeakyReLU(0.1)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(16, 10)
+        self.dequant = DeQuantStub()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.block1(self.act1(self.conv1(self.quant(x))))
+        x = self.excite.mul(x, self.gate(self.squeeze(self.pool(x))))
+        x = self.act2(self.head(self.block2(x)))
+        return self.dequant(self.fc(self.avgpool(x).flatten(1)))

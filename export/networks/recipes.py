@@ -9,13 +9,23 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._export import capture_pre_autograd_graph
 from torch.ao.quantization import (
     convert,
     default_qconfig,
     fuse_modules_qat,
     get_default_qat_qconfig,
     get_default_qconfig,
+    get_default_qconfig_mapping,
     prepare_qat,
+    quantize_dynamic,
+)
+from torch.ao.quantization.backend_config import get_onednn_backend_config
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
+from torch.ao.quantization.quantize_pt2e import convert_pt2e, prepare_pt2e
+from torch.ao.quantization.quantizer.x86_inductor_quantizer import (
+    X86InductorQuantizer,
+    get_default_x86_inductor_quantization_config,
 )
 from torch.nn import functional as F
 
@@ -66,6 +76,63 @@ def cnn_bn(per_channel: bool, folded: bool) -> Result:
         fuse = None
     text = "pixels / 255, two background pixels added on each side, repeated in three channels"
     return _static(networks.CnnBn, _colour, text, 2, qconfig, fuse)
+
+
+def residual() -> Result:
+    qconfig = get_default_qconfig(torch.backends.quantized.engine)
+    return _static(networks.Residual, _image, "pixels / 255", 6, qconfig, networks.Residual.FUSE)
+
+
+def residual_fx() -> Result:
+    """By FX graph mode, whose backend onednn fuses sums into convolutions."""
+    training, test = load_digits()
+    model = _trained(networks.PlainResidual, _image, 6)
+    backend = get_onednn_backend_config() if torch.backends.quantized.engine == "onednn" else None
+    mapping = get_default_qconfig_mapping(torch.backends.quantized.engine)
+    prepared = prepare_fx(copy.deepcopy(model), mapping, (training.images[:1],), backend_config=backend)
+    for part in training.images[:_CALIBRATION].split(250):
+        prepared(part)
+    quantized = convert_fx(prepared, backend_config=backend)
+    return Result(quantized, _image, "pixels / 255", accuracy(model, test, _image))
+
+
+def residual_pt2e() -> Result:
+    """By PyTorch 2 export, for x86."""
+    training, test = load_digits()
+    model = _trained(networks.MaxResidual, _image, 6)
+    # A batch of 250, because the batch of the graph is that of the example.
+    graph = capture_pre_autograd_graph(copy.deepcopy(model), (training.images[:250],))
+    quantizer = X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config())
+    prepared = prepare_pt2e(graph, quantizer)
+    for part in training.images[:_CALIBRATION].split(250):
+        prepared(part)
+    return Result(convert_pt2e(prepared), _image, "pixels / 255", accuracy(model, test, _image))
+
+
+def inverted() -> Result:
+    qconfig = get_default_qconfig(torch.backends.quantized.engine)
+    return _static(networks.Inverted, _image, "pixels / 255", 6, qconfig, networks.Inverted.FUSE)
+
+
+def simple_dynamic() -> Result:
+    """Only weights are quantized beforehand."""
+    test = load_digits()[1]
+    model = _trained(networks.Simple, _normalised, 20)
+    layers = nn.Sequential(model.fc1, model.relu1, model.fc2, model.relu2, model.fc3)
+    quantized = quantize_dynamic(copy.deepcopy(layers), {nn.Linear})
+    text = "(pixels / 255 - 0.1307) / 0.3081, flat"
+    return Result(quantized, _normalised, text, accuracy(model, test, _normalised))
+
+
+def fixed_point(weights: tuple[int, int, int], activations: tuple[int, int, int], per_channel: bool) -> Result:
+    """Trained with quantization from the beginning; there is no float network beside it."""
+    from fixed_point import FixedPoint  # needs Brevitas, which the other recipes do without
+
+    training, test = load_digits()
+    torch.manual_seed(SEED)
+    model = FixedPoint(weights, activations, per_channel)
+    train(model, training, _centred, epochs=3, seed=SEED, rate=2e-3)
+    return Result(model.eval(), _centred, "2 * pixels / 255 - 1", accuracy(model, test, _centred))
 
 
 def early_exit() -> Result:
@@ -123,6 +190,10 @@ def _trained(network, prepare: Prepare, epochs: int) -> nn.Module:
 
 def _image(images: torch.Tensor) -> torch.Tensor:
     return images
+
+
+def _centred(images: torch.Tensor) -> torch.Tensor:
+    return 2 * images - 1
 
 
 def _flat(images: torch.Tensor) -> torch.Tensor:

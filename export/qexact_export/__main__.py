@@ -13,7 +13,7 @@ from .errors import ExportError
 from .exporter import export
 
 _DESCRIPTION = """\
-Export a statically quantized PyTorch model and a recording of what it computes.
+Export a quantized PyTorch model and a recording of what it computes.
 
 FUNCTION is called without arguments. It returns (model, example_inputs), or
 (model, example_inputs, options) where options is a dict of export()'s keyword arguments.

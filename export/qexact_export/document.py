@@ -10,26 +10,28 @@ import numpy as np
 
 from .errors import ExportError
 from .graph import Graph, Node, Value
-from .host import producer
+from .runs import Recorded, RecordedOnce
 from .snapshot import DTYPES
 
 FORMAT = 1
 _LABELS = "record.labels"
 
 
-def tensors_of(graph: Graph, samples: int, full: int, labels: np.ndarray | None) -> dict[str, np.ndarray]:
+def tensors_of(
+    graph: Graph, recorded: Recorded | RecordedOnce, samples: int, full: int, labels: np.ndarray | None
+) -> dict[str, np.ndarray]:
     """Every tensor of the file: parameters, the first samples in full, digests of the others."""
     tensors = {}
     for node in graph.nodes:
         for parameter, data in node.operator.parameters.items():
             tensors[f"{node.name}.{parameter}"] = data
     for value in graph.inputs:
-        tensors[f"record.{value.name}"] = value.snapshot.data
+        tensors[f"record.{value.name}"] = recorded[value.snapshot]
     for value in graph.computed:
         if full > 0:
-            tensors[f"record.{value.name}"] = value.snapshot.data[:full]
+            tensors[f"record.{value.name}"] = recorded[value.snapshot][:full]
         if samples > full:
-            tensors[f"digest.{value.name}"] = _digest_samples(value.snapshot.data[full:])
+            tensors[f"digest.{value.name}"] = _digest_samples(recorded[value.snapshot][full:])
     if labels is not None:
         tensors[_LABELS] = labels
     return tensors
@@ -38,13 +40,14 @@ def tensors_of(graph: Graph, samples: int, full: int, labels: np.ndarray | None)
 def document_of(
     graph: Graph,
     tensors: dict[str, np.ndarray],
+    host: dict[str, Any],
     recording: dict[str, Any],
     annotations: Any,
 ) -> dict[str, Any]:
     document = {
         "format": FORMAT,
-        "producer": producer(),
-        "numerics": "fbgemm",
+        "producer": host,
+        "numerics": host["engine"],
         "inputs": [{"name": value.name} for value in graph.inputs],
         "outputs": [{"name": value.name} for value in graph.outputs],
         "values": [_value(value) for value in graph.inputs + graph.computed],
@@ -59,18 +62,24 @@ def document_of(
 
 def recording_of(
     graph: Graph,
+    recorded: Recorded | RecordedOnce,
     samples: int,
     full: int,
     labels: np.ndarray | None,
     accuracy_output: str | None,
 ) -> dict[str, Any]:
     recording: dict[str, Any] = {"samples": samples, "full": full}
+    if recorded.each:
+        recording["batch"] = 1
     if labels is None:
         return recording
     recording["labels"] = _LABELS
     output = _accuracy_output(graph, accuracy_output)
     if output is not None:
-        recording["accuracy"] = {"output": output.name, "correct": _count_correct(output, labels)}
+        recording["accuracy"] = {
+            "output": output.name,
+            "correct": _count_correct(output, recorded[output.snapshot], labels),
+        }
     return recording
 
 
@@ -89,6 +98,8 @@ def _value(value: Value) -> dict[str, Any]:
     if snapshot.scale is not None:
         entry["scale"] = snapshot.scale
         entry["zero_point"] = snapshot.zero_point
+        if snapshot.bits != 8:
+            entry["bits"] = snapshot.bits
     entry["memory"] = snapshot.memory
     return entry
 
@@ -97,7 +108,7 @@ def _node(node: Node) -> dict[str, Any]:
     entry = {
         "name": node.name,
         "op": node.operator.op,
-        "inputs": [node.input.name],
+        "inputs": [value.name for value in node.inputs],
         "outputs": [node.output.name],
         "attributes": node.operator.attributes,
     }
@@ -122,8 +133,7 @@ def _accuracy_output(graph: Graph, name: str | None) -> Value | None:
     raise ExportError([f"accuracy_output is {name!r}, but the outputs are {names}"])
 
 
-def _count_correct(output: Value, labels: Sequence[int]) -> int:
-    scores = output.snapshot.data
+def _count_correct(output: Value, scores: np.ndarray, labels: Sequence[int]) -> int:
     if scores.ndim < 2 or scores.size != len(scores) * scores.shape[-1]:
         shape = list(scores.shape[1:])
         raise ExportError([f"output {output.name!r} has the shape {shape} a sample: not one row of class scores"])

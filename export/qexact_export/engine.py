@@ -1,12 +1,16 @@
-"""Find weights that were packed for another engine than fbgemm.
+"""Find out whose arithmetic the weights of a converted model are packed for.
 
-A converted model keeps the engine that was selected when it was converted: selecting fbgemm later
+A converted model keeps the engine that was selected when it was converted: selecting another one later
 changes nothing. PyTorch does not tell which engine packed a weight, but the engines differ in how
 they round ties. So the same operator is run on a small input made of ties, once with the model's
-packed weight and once with the weight packed anew for fbgemm.
+packed weight and once with the weight packed anew for each engine. The engine x86 is none of its own: it
+gives every layer to fbgemm or to oneDNN.
 """
 
 from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Iterator
 
 import numpy as np
 import torch
@@ -30,35 +34,86 @@ _ARGUMENTS = {
     "conv": ("qx", "packed_weight", "output_scale", "output_zero_point"),
 }
 
-WITH_WEIGHTS = {f"quantized.{kind}{relu}" for kind in _PREPACK for relu in ("", "_relu")}
-"""The operators that packed_for_fbgemm takes."""
+WITH_WEIGHTS = {f"quantized.{kind}{relu}" for kind in _PREPACK for relu in ("", "_relu")} | {
+    f"quantized.conv2d_add{relu}" for relu in ("", "_relu")
+}
+"""The static operators that dialect_of takes."""
+
+DYNAMIC = {"quantized.linear_dynamic", "quantized.linear_relu_dynamic"}
+"""The dynamic ones."""
+
+ENGINES = ("fbgemm", "x86", "onednn", "qnnpack")
 
 
-def packed_for_fbgemm(call: Call) -> bool:
-    """Whether a linear or convolution call rounds ties as fbgemm does."""
+def _dialects(call: Call, engine: str) -> list[str]:
+    """Whose arithmetic a layer may have that was converted for an engine, the likeliest first."""
+    if engine != "x86":
+        return [engine]
+    return ["onednn", "fbgemm"] if "conv" in call.operator else ["fbgemm"]
+
+
+def dialect_of(call: Call, engine: str) -> str | None:
+    """``fbgemm``, ``onednn`` or ``qnnpack``: whose arithmetic a layer has that was converted for the engine.
+
+    None if it has that of another engine's layers.
+    """
+    probe = _dynamic_probe if call.operator in DYNAMIC else _probe
+    for dialect in _dialects(call, engine):
+        try:
+            with torch.no_grad(), one_thread(), _selected(dialect):
+                if torch.equal(*probe(call)):
+                    return dialect
+        except RuntimeError:  # an engine cannot unpack, or cannot pack, every kind of weight
+            continue
+    return None
+
+
+@contextmanager
+def _selected(engine: str) -> Iterator[None]:
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = engine
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
+
+
+def _probe(call: Call) -> list[torch.Tensor]:
+    """Codes of ties, computed with the weight as it is and with the weight packed for the selected engine."""
     operand, weights, scale, zero_point = _ARGUMENTS["linear" if "linear" in call.operator else "conv"]
     packed = call.arguments[weights]
+    shape, weight_scale, repacked = _repack(call, packed)
+    input_scale, output_scale = _scales_of_ties(weight_scale)
+    # The operator without a sum has the same packed weight.
+    function = torch.ops.quantized.conv2d.new if "_add" in call.operator else call.function
+    names = {argument.name for argument in function._schema.arguments} if "_add" in call.operator else call.arguments
     results = []
-    try:
-        shape, weight_scale, repacked = _repack(call, packed)
-        input_scale, output_scale = _scales_of_ties(weight_scale)
-        with torch.no_grad(), one_thread():
-            for candidate in (packed, repacked):
-                replaced = {
-                    operand: _one_hot(shape, input_scale),
-                    weights: candidate,
-                    scale: output_scale,
-                    zero_point: _OUTPUT_ZERO_POINT,
-                }
-                results.append(call.function(**{**call.arguments, **replaced}).int_repr())
-    except RuntimeError:  # other engines cannot unpack every kind of weight
-        return False
-    return torch.equal(*results)
+    for candidate in (packed, repacked):
+        replaced = {
+            operand: _one_hot(shape, input_scale),
+            weights: candidate,
+            scale: output_scale,
+            zero_point: _OUTPUT_ZERO_POINT,
+        }
+        arguments = {**call.arguments, **replaced}
+        results.append(function(**{name: arguments[name] for name in names}).int_repr())
+    return results
+
+
+def _dynamic_probe(call: Call) -> list[torch.Tensor]:
+    """Real numbers, which show every rounding of every engine."""
+    packed = call.arguments["W_prepack"]
+    weight, bias = packed.unpack()
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(_SAMPLES, weight.shape[1], generator=generator)
+    repacked = torch.ops.quantized.linear_prepack(weight, bias)
+    arguments = {**call.arguments, "X": data}
+    return [call.function(**{**arguments, "W_prepack": candidate}) for candidate in (packed, repacked)]
 
 
 def _repack(call: Call, packed: torch.ScriptObject) -> tuple[list[int], float, torch.ScriptObject]:
     """The shape of the smallest input, the first channel's scale, and the weight packed anew."""
-    kind = call.operator.split(".")[1].replace("_relu", "")
+    kind = call.operator.split(".")[1].replace("_relu", "").replace("_add", "")
     if kind == "linear":
         weight, bias = packed.unpack()
         return [_SAMPLES, weight.shape[1]], _first_scale(weight), _PREPACK[kind](weight, bias)

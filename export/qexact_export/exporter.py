@@ -12,13 +12,14 @@ import torch
 
 from .batch import check_batch
 from .document import document_of, recording_of, tensors_of, to_json
-from .engine import WITH_WEIGHTS, packed_for_fbgemm
+from .engine import ENGINES
 from .errors import Reasons
-from .graph import build_graph, call_site
-from .trace import Trace, trace
+from .fixed_point import build_fixed_point_graph, is_brevitas
+from .graph import Graph, build_graph, call_site
+from .host import producer
+from .pt2e import build_pt2e_graph, is_pt2e
+from .runs import Recorded, RecordedOnce, check_runs, run
 from .writer import write
-
-ENGINE = "fbgemm"
 
 
 def export(
@@ -33,7 +34,8 @@ def export(
 ) -> dict[str, Any]:
     """Write a converted model, and a recording of what it computes, to a safetensors file.
 
-    model: a statically quantized eager-mode model, in eval mode, converted for engine fbgemm.
+    model: a statically quantized model (eager mode or FX graph mode), in eval mode,
+        converted for the engine that is selected, or a dynamically quantized one.
     example_inputs: its argument or arguments, the batch in front; all samples are recorded.
     labels: optional class of every sample; with one output, or with ``accuracy_output``, the number
         of samples whose highest score is at the label is recorded too.
@@ -52,22 +54,33 @@ def export(
     _check_model(model, reasons)
 
     samples = len(inputs[0])
-    single = trace(model, inputs)
+    if is_brevitas(model):
+        graph, recorded, host = build_fixed_point_graph(model, inputs, reasons), RecordedOnce(), producer("brevitas")
+    elif is_pt2e(model):
+        graph, recorded, host = build_pt2e_graph(model, inputs, reasons), RecordedOnce(), producer("pt2e")
+    else:
+        graph, recorded, host = *_traced(model, inputs, reasons), producer()
+    reasons.raise_if_any()
+
+    full = min(full, samples)
+    tensors = tensors_of(graph, recorded, samples, full, labels)
+    recording = recording_of(graph, recorded, samples, full, labels, accuracy_output)
+    document = document_of(graph, tensors, host, recording, annotations)
+    write(Path(path), to_json(document), tensors)
+    return document
+
+
+def _traced(model: torch.nn.Module, inputs: tuple[torch.Tensor, ...], reasons: Reasons) -> tuple[Graph, Recorded]:
+    """The graph of a model that PyTorch converted, and what its values were."""
+    runs = run(model, inputs)
+    single = runs.first
     if single.failure:
         site = call_site(single.failure.module, single.failure.operator)
         reasons.add(f"{site}: the model fails on the example inputs: {single.failure.message}")
     graph = build_graph(single, model, reasons)
-    _check_weights(single, reasons)
-    double = trace(model, tuple(torch.cat([tensor, tensor]) for tensor in inputs))
-    check_batch(single, double, samples, graph.refused, reasons)
-    reasons.raise_if_any()
-
-    full = min(full, samples)
-    tensors = tensors_of(graph, samples, full, labels)
-    recording = recording_of(graph, samples, full, labels, accuracy_output)
-    document = document_of(graph, tensors, recording, annotations)
-    write(Path(path), to_json(document), tensors)
-    return document
+    check_batch(single, runs.double, runs.samples, graph.refused, reasons)
+    check_runs(runs, reasons)
+    return graph, Recorded(runs, len(inputs[0]))
 
 
 def _check_arguments(model, inputs, labels, full, accuracy_output, annotations, reasons: Reasons) -> None:
@@ -96,22 +109,11 @@ def _check_arguments(model, inputs, labels, full, accuracy_output, annotations, 
 
 def _check_model(model: torch.nn.Module, reasons: Reasons) -> None:
     engine = torch.backends.quantized.engine
-    if engine != ENGINE:
+    if engine not in ENGINES and not is_brevitas(model):
         reasons.add(
-            f"the engine is {engine!r}; set torch.backends.quantized.engine = {ENGINE!r} before "
+            f"the engine is {engine!r}; set torch.backends.quantized.engine to one of {', '.join(ENGINES)} before "
             "the model is prepared and converted"
         )
-    if model.training:
+    # A graph of PyTorch 2 export has the mode that it was captured in.
+    if model.training and not is_pt2e(model):
         reasons.add("the model is in training mode; call model.eval() before it is prepared and converted")
-
-
-def _check_weights(run: Trace, reasons: Reasons) -> None:
-    """Refuse weights that were packed while another engine was selected."""
-    if torch.backends.quantized.engine != ENGINE:
-        return
-    for call in run.calls:
-        if call.operator in WITH_WEIGHTS and not packed_for_fbgemm(call):
-            reasons.add(
-                f"{call_site(call.module, call.operator)}: it was converted for another engine than "
-                f"{ENGINE}; set torch.backends.quantized.engine = {ENGINE!r} before converting"
-            )

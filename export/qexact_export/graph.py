@@ -9,15 +9,24 @@ from typing import Any
 import torch
 
 from .errors import Reasons, Unsupported
-from .moves import MOVES, require_same_order
+from .moves import MOVES, SPLITS, keeps_order, parts, reordering
 from .names import Names
-from .operators import CONVERTERS, Operator
+from .operator import Operator
+from .operators import CONVERTERS
 from .snapshot import DTYPES, Snapshot
 from .trace import Call, Trace
 from .weights import valid_scale
 
 _QUERIES = {"aten.q_scale", "aten.q_zero_point", "aten.qscheme", "aten.sym_size", "aten.is_contiguous"}
 """Operators that read a fixed property of a value and compute nothing."""
+
+
+_SEVERAL_OPERANDS = {
+    *(f"quantized.{name}{relu}" for name in ("add", "mul", "conv2d_add") for relu in ("", "_relu")),
+    "quantized.cat",
+    "aten.cat",
+}
+"""Operators of several values; what the others need besides one value are constants."""
 
 
 @dataclass(eq=False)
@@ -30,7 +39,7 @@ class Value:
 class Node:
     name: str
     operator: Operator
-    input: Value
+    inputs: list[Value]
     output: Value
 
 
@@ -65,7 +74,7 @@ class _Builder:
         self._names = Names()
         self._values: dict[Snapshot, Value | None] = {}
         inputs = []
-        for name, snapshot in zip(_input_names(model, len(trace.inputs)), trace.inputs):
+        for name, snapshot in zip(input_names(model, len(trace.inputs)), trace.inputs):
             inputs.append(Value(self._names.unused(name), snapshot))
             self._values[snapshot] = inputs[-1]
         self._graph = Graph(inputs)
@@ -94,36 +103,37 @@ class _Builder:
             raise Unsupported("its operand was changed in place after it had been computed")
         if call.operator in MOVES:
             self._add_move(call)
+        elif call.operator in SPLITS:
+            for result, attributes in zip(call.results, parts(call)):
+                self._add_node(call, Operator("slice", attributes), result)
         elif call.operator in CONVERTERS:
-            operands = call.operands()
-            if len(operands) != 1:
+            if len(call.operands()) != 1 and call.operator not in _SEVERAL_OPERANDS:
                 raise Unsupported("its parameters depend on the input; they have to be constants")
-            self._add_node(call, CONVERTERS[call.operator](call))
+            self._add_node(call, CONVERTERS[call.operator](call), call.results[0])
         else:
             raise Unsupported(_why_unsupported(call))
 
     def _add_move(self, call: Call) -> None:
-        require_same_order(call)
         before, after = call.operands()[0], call.results[0]
-        if before.shape == after.shape:
+        if not keeps_order(call):
+            self._add_node(call, Operator(*reordering(call)), after)
+        elif before.shape == after.shape:
             self._values[after] = self._values[before]
-            return
-        op = "flatten" if len(after.shape) == 2 else "reshape"
-        self._add_node(call, Operator(op))
+        else:
+            self._add_node(call, Operator("flatten" if len(after.shape) == 2 else "reshape"), after)
 
-    def _add_node(self, call: Call, operator: Operator) -> None:
-        result = call.results[0]
+    def _add_node(self, call: Call, operator: Operator, result: Snapshot) -> None:
         problem = _value_problem(result)
         if problem:
             raise Unsupported(f"its result is {problem}")
-        source = self._values[call.operands()[0]]
-        if source is None:  # it comes from a refused call: nothing more can be said about it
+        sources = [self._values[operand] for operand in call.operands()]
+        if None in sources:  # one comes from a refused call: nothing more can be said about it
             self._values[result] = None
             return
         name = self._names.unused(_base_name(call, operator.op))
         value = Value(name, result)
         self._values[result] = value
-        self._graph.nodes.append(Node(name, operator, source, value))
+        self._graph.nodes.append(Node(name, operator, sources, value))
 
     def _add_output(self, position: int, output: Any) -> None:
         if not isinstance(output, Snapshot):
@@ -158,7 +168,7 @@ def _base_name(call: Call, op: str) -> str:
     return f"{call.module}.{op}" if call.module else op
 
 
-def _input_names(model: torch.nn.Module, count: int) -> list[str]:
+def input_names(model: torch.nn.Module, count: int) -> list[str]:
     """The parameter names of forward(); those collected by *args are numbered."""
     names = []
     for parameter in inspect.signature(model.forward).parameters.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib.metadata import version
 
 import torch
 
@@ -18,11 +19,13 @@ _FLAGS = {
 }  # fmt: skip
 
 
-def producer() -> dict[str, object]:
+def producer(engine: str | None = None) -> dict[str, object]:
+    """What ``engine`` computed: the selected one of PyTorch's, its operators for PyTorch 2 export, or Brevitas."""
+    brevitas = engine == "brevitas"
     return {
-        "framework": "pytorch",
-        "version": torch.__version__,
-        "engine": torch.backends.quantized.engine,
+        "framework": "brevitas" if brevitas else "pytorch",
+        "version": version("brevitas") if brevitas else torch.__version__,
+        "engine": engine or torch.backends.quantized.engine,
         "cpu_capability": _cpu_capability(),
         "cpu_flags": _cpu_flags(),
         "threads": 1,

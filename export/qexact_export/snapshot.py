@@ -27,6 +27,10 @@ class Snapshot:
     scale: float | None
     zero_point: int | None
     memory: str
+    dense: bool
+    """Whether its elements lie in memory without gaps, in one of the two layouts."""
+    bits: int = 8
+    """Width of its codes."""
 
     def same_content(self, other: Snapshot) -> bool:
         """Whether two snapshots hold the same bytes. (Bytes, because NaN differs from itself.)"""
@@ -65,6 +69,7 @@ def take_snapshot(tensor: torch.Tensor) -> Snapshot:
         scale=scale,
         zero_point=zero_point,
         memory=memory_layout(tensor),
+        dense=memory_layout(tensor) == "channels_last" or tensor.is_contiguous(),
     )
 
 

@@ -43,11 +43,9 @@ def weight_parameters(weight: torch.Tensor, bias: torch.Tensor | None) -> dict[s
     return parameters
 
 
-def bias_rule(weight: torch.Tensor, bias: torch.Tensor | None) -> str:
-    """How fbgemm adds the bias: it has different code for the two granularities of weights."""
-    if bias is None:
-        return "none"
-    return "fused" if weight.qscheme() in _PER_TENSOR else "addend"
+def is_per_tensor(weight: torch.Tensor) -> bool:
+    """Whether there is one scale for all channels."""
+    return weight.qscheme() in _PER_TENSOR
 
 
 def valid_scale(scale: float) -> bool:

@@ -44,9 +44,9 @@ def check_structure(document, tensors):
     known, expected = set(inputs), set()
     for node in document["nodes"]:
         assert set(node["inputs"]) <= known
-        assert len(node["inputs"]) == len(node["outputs"]) == 1
+        assert len(node["inputs"]) >= len(node["outputs"]) == 1
         known.update(node["outputs"])
-        for parameter, dtype in parameters_of(node).items():
+        for parameter, dtype in parameters_of(node, tensors).items():
             assert tensors[f"{node['name']}.{parameter}"].dtype == dtype
             expected.add(f"{node['name']}.{parameter}")
     assert known == set(values)
@@ -71,11 +71,16 @@ def check_structure(document, tensors):
     assert set(tensors) == expected
 
 
-def parameters_of(node):
-    """The parameters of the node's operator and their types; the bias unless the rule says none."""
+def parameters_of(node, tensors):
+    """The parameters of the node's operator and their types; the bias unless there is none."""
+    if node["op"] == "table":
+        return {"table": tensors[f"{node['name']}.table"].dtype}
     if node["op"] == "batch_norm2d":
         return _BATCH_NORM_PARAMETERS
-    if node["op"] == "linear" or node["op"].startswith("conv"):
-        without = {"bias"} if node["rule"]["bias"] == "none" else set()
-        return {name: dtype for name, dtype in _PARAMETERS.items() if name not in without}
+    if node["op"].startswith(("linear", "conv")):
+        without = set() if f"{node['name']}.bias" in tensors else {"bias"}
+        parameters = {name: dtype for name, dtype in _PARAMETERS.items() if name not in without}
+        if node["rule"]["kind"] == "pow2" and "bias" in parameters:
+            parameters["bias"] = np.int32
+        return parameters
     return {}

@@ -29,7 +29,7 @@ def good():
     return Net(torch.relu).eval(), torch.eye(3), {"labels": [0, 1, 2], "full": 1}
 
 def refused():
-    return Net(torch.sigmoid).eval(), torch.eye(3)
+    return Net(lambda x: x.flip(1)).eval(), torch.eye(3)
 
 def raises():
     raise KeyError("weights")
@@ -60,7 +60,7 @@ def test_a_good_model(tmp_path):
 @pytest.mark.parametrize(
     "target, message",
     [
-        ("models:refused", "operator aten.sigmoid: not supported"),
+        ("models:refused", "operator aten.flip: not supported"),
         ("models:raises", "models:raises failed: KeyError: 'weights'"),
         ("models:returns_nothing", "has to return (model, example_inputs)"),
         ("models:unknown_option", "unknown options: label"),

@@ -314,3 +314,81 @@ def test_threads_annotations_and_repeatability(tmp_path):
     export(model, example, tmp_path / "net.safetensors", annotations={"threshold": 0.1})
     assert (tmp_path / "net.safetensors").read_bytes() == first
     assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
+
+
+class TwoBranches(nn.Module):
+    """A value that several operators read."""
+
+    def __init__(self):
+        super().__init__()
+        self.quant, self.dequant = QuantStub(), DeQuantStub()
+        self.conv = nn.Conv2d(2, 3, 3, padding=1)
+        self.add, self.mul, self.cat = (nn.quantized.FloatFunctional() for _ in range(3))
+        self.tanh = nn.Tanh()
+
+    def forward(self, x):
+        x = self.conv(self.quant(x))
+        y = self.tanh(x)
+        y = self.mul.mul(self.add.add_relu(x, y), F.adaptive_avg_pool2d(x, 1))
+        first, second = self.cat.cat([x, y], 1).split([2, 4], 1)
+        return self.dequant(first.permute(0, 2, 3, 1)), self.dequant(second)
+
+
+@pytest.mark.parametrize("engine", ["fbgemm", "qnnpack"])
+def test_operators_of_several_values(tmp_path, engine):
+    torch.backends.quantized.engine = engine
+    example = torch.randn(5, 2, 3, 3)
+    document, tensors = exported(tmp_path, quantized(TwoBranches(), example), example, full=5)
+    nodes = by_name(document["nodes"])
+    summary = {name: (node["op"], node["inputs"]) for name, node in nodes.items()}
+    assert summary["tanh"] == ("table", ["conv"])
+    assert summary["add"] == ("add", ["conv", "tanh"])
+    assert summary["mul"] == ("mul", ["add", "adaptive_avg_pool2d"])
+    assert summary["concat"] == ("concat", ["conv", "mul"])
+    assert nodes["add"]["rule"] == {"kind": "add", "sum": "real" if engine == "fbgemm" else "shifted"}
+    assert nodes["add"]["attributes"] == {"relu": True}
+    assert nodes["concat"]["rule"] == {"kind": "concat", "memory": "channels_last"}
+    assert nodes["slice_2"]["attributes"] == {"axis": 0, "start": 2, "step": 1}
+    assert nodes["permute"]["attributes"] == {"axes": [1, 2, 0]}
+    # The table gives what was recorded, and so do the moves.
+    codes = tensors["record.conv"]
+    assert np.array_equal(tensors["tanh.table"][codes], tensors["record.tanh"])
+    assert np.array_equal(tensors["record.concat"][:, 2:], tensors["record.slice_2"])
+    assert np.array_equal(tensors["record.slice"].transpose(0, 2, 3, 1), tensors["record.permute"])
+
+
+@pytest.mark.parametrize("engine", ["fbgemm", "x86", "onednn", "qnnpack"])
+def test_dynamic_layers(tmp_path, engine):
+    torch.backends.quantized.engine = engine
+    layers = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
+    example = torch.randn(5, 6)
+    model = torch.ao.quantization.quantize_dynamic(layers, {nn.Linear})
+    document, tensors = exported(tmp_path, model, example, full=5)
+    assert [node["op"] for node in document["nodes"]] == ["linear_dynamic", "relu", "linear_dynamic"]
+    quantize = {"onednn": "zero_point_first", "qnnpack": "wrapping"}.get(engine, "fused")
+    assert document["nodes"][0]["rule"] == {"kind": "f32_out", "quantize": quantize, "weight": "per_tensor"}
+    assert document["recording"]["batch"] == 1
+    for sample in range(5):
+        assert np.array_equal(tensors["record.2"][sample], model(example[sample : sample + 1])[0].numpy())
+
+
+@pytest.mark.parametrize("engine", ["x86", "onednn", "qnnpack"])
+def test_rules_of_other_engines(tmp_path, engine):
+    torch.backends.quantized.engine = engine
+    example = torch.randn(4, 3, 5, 5)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3, bias=False))
+    document, _ = exported(tmp_path, quantized(Wrapped(body), example), example)
+    nodes = by_name(document["nodes"])
+    onednn = {"kind": "f32_real", "scales": "reciprocal", "weight": "per_tensor"}
+    qnnpack = {"kind": "f32_mul", "multiplier": "reciprocal", "bias": "rounded", "overflow": "convert"}
+    fbgemm = {"kind": "f32_mul", "multiplier": "quotient", "bias": "none", "overflow": "convert"}
+    conv, linear = {
+        "x86": (onednn, fbgemm),
+        "onednn": (onednn, onednn),
+        # It packs zeros where there is no bias.
+        "qnnpack": (qnnpack, qnnpack),
+    }[engine]
+    assert (nodes["body.0"]["rule"], nodes["body.3"]["rule"]) == (conv, linear)
+    pool = nodes["body.1"]["rule"]
+    assert pool == ({"kind": "mean", "multiplier": "quotient"} if engine == "qnnpack" else pool)
+    assert document["numerics"] == document["producer"]["engine"] == engine

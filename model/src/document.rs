@@ -56,6 +56,8 @@ pub struct Value {
     pub shape: Vec<usize>,
     pub scale: Option<f64>,
     pub zero_point: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits: Option<u8>,
     pub memory: Option<Memory>,
 }
 
@@ -115,6 +117,8 @@ pub struct Node {
 pub struct Recording {
     pub samples: usize,
     pub full: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<usize>,
     pub labels: Option<String>,
     pub accuracy: Option<Accuracy>,
 }
@@ -129,15 +133,52 @@ pub struct Accuracy {
 }
 
 /// Rules of nodes, by their `kind`.
-#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs)]
 pub enum Rule {
-    Quantize { multiplier: QuantizeMultiplier, zero_point: ZeroPoint, overflow: QuantizeOverflow },
+    Quantize {
+        multiplier: QuantizeMultiplier,
+        zero_point: ZeroPoint,
+        overflow: QuantizeOverflow,
+    },
     Dequantize {},
-    F32Mul { multiplier: Multiplier, bias: Bias, overflow: Overflow },
-    BatchNorm { fma: bool },
-    Pool { memory: Memory },
+    F32Mul {
+        multiplier: Multiplier,
+        bias: Bias,
+        overflow: Overflow,
+    },
+    F32Real {
+        scales: Scales,
+        weight: Granularity,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clip: Option<[f32; 2]>,
+    },
+    Pow2 {
+        rounding: Rounding,
+    },
+    F32Out {
+        quantize: DynamicQuantize,
+        weight: Granularity,
+    },
+    Add {
+        sum: Sum,
+    },
+    Mul {
+        multiplier: Multiplier,
+    },
+    Concat {
+        memory: Memory,
+    },
+    BatchNorm {
+        fma: bool,
+    },
+    Pool {
+        memory: Memory,
+    },
+    Mean {
+        multiplier: Multiplier,
+    },
 }
 
 impl Rule {
@@ -147,8 +188,15 @@ impl Rule {
             Rule::Quantize { .. } => "quantize",
             Rule::Dequantize {} => "dequantize",
             Rule::F32Mul { .. } => "f32_mul",
+            Rule::F32Real { .. } => "f32_real",
+            Rule::Pow2 { .. } => "pow2",
+            Rule::F32Out { .. } => "f32_out",
+            Rule::Add { .. } => "add",
+            Rule::Mul { .. } => "mul",
+            Rule::Concat { .. } => "concat",
             Rule::BatchNorm { .. } => "batch_norm",
             Rule::Pool { .. } => "pool",
+            Rule::Mean { .. } => "mean",
         }
     }
 }
@@ -161,6 +209,19 @@ pub enum Bias {
     None,
     Addend,
     Fused,
+    Rounded,
+}
+
+impl Bias {
+    /// As written in the document.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Bias::None => "none",
+            Bias::Addend => "addend",
+            Bias::Fused => "fused",
+            Bias::Rounded => "rounded",
+        }
+    }
 }
 
 /// R2: what a real number is multiplied by.
@@ -169,6 +230,8 @@ pub enum Bias {
 pub enum QuantizeMultiplier {
     /// The reciprocal of the scale, in f32.
     Reciprocal,
+    /// The reciprocal of the scale, in f64, rounded to f32.
+    F64Reciprocal,
 }
 
 /// R2: when the zero point is added.
@@ -185,14 +248,67 @@ pub enum ZeroPoint {
 pub enum QuantizeOverflow {
     /// It wraps.
     Wrap,
+    /// There is none: the sum is clamped before it is converted.
+    Saturate,
 }
 
-/// R7: the multiplier of an accumulator.
+/// R7, R21, R26, R30: how scales become one multiplier, in f32.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum Multiplier {
-    /// `(S_X · S_W) / S_Y`, in f32.
+    /// A division by the output's scale: `(S_X · S_W) / S_Y`.
     Quotient,
+    /// A product with its reciprocal: `(S_W · S_X) · (1 / S_Y)`.
+    Reciprocal,
+}
+
+/// R21: in which form scales enter.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Scales {
+    /// As they are, rounded to f32.
+    Direct,
+    /// After a passage through their reciprocals and back.
+    Reciprocal,
+}
+
+/// Whether weights have one scale, or one an output channel: some runtimes treat one channel differently then.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub enum Granularity {
+    PerTensor,
+    PerChannel,
+}
+
+/// R20: how what a power of two cuts off is rounded.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Rounding {
+    /// To nearest, ties to even.
+    Even,
+}
+
+/// R21, R22: how a layer that quantizes its input itself makes codes of real numbers.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum DynamicQuantize {
+    /// As `quantize` does (R2).
+    Wrapping,
+    /// The zero point inside the rounding, in one multiply-add.
+    Fused,
+    /// The zero point before the rounding, two roundings.
+    ZeroPointFirst,
+}
+
+/// R25: how a sum is computed.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Sum {
+    /// Of real numbers, in the form of PyTorch's vector body.
+    Real,
+    /// Of integers with multipliers of 22 bits, ties away from zero.
+    Shifted,
 }
 
 /// R6: what becomes of a product that does not fit an int32.
@@ -209,6 +325,16 @@ pub enum Overflow {
 #[allow(missing_docs)]
 pub struct Linear {
     pub relu: bool,
+    #[serde(default)]
+    pub weight_bits: Option<u8>,
+}
+
+/// Attributes of `add` and `mul`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Relu {
+    pub relu: bool,
 }
 
 /// Attributes of `conv1d`, `conv2d`, `conv3d`.
@@ -221,6 +347,8 @@ pub struct Conv {
     pub dilation: Vec<usize>,
     pub groups: usize,
     pub relu: bool,
+    #[serde(default)]
+    pub weight_bits: Option<u8>,
 }
 
 /// Attributes of `batch_norm2d`.
@@ -263,6 +391,49 @@ pub struct AvgPool {
 #[allow(missing_docs)]
 pub struct AdaptiveAvgPool {
     pub output_size: [usize; 2],
+}
+
+/// Attributes of `linear_dynamic`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct LinearDynamic {
+    pub relu: bool,
+    pub reduce_range: bool,
+}
+
+/// Attributes of `concat`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Concat {
+    pub axis: usize,
+}
+
+/// Attributes of `table`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Table {
+    pub function: String,
+}
+
+/// Attributes of `slice`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Slice {
+    pub axis: usize,
+    pub start: usize,
+    pub step: usize,
+}
+
+/// Attributes of `permute`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Permute {
+    pub axes: Vec<usize>,
 }
 
 /// Attributes of an operator without any.

@@ -22,6 +22,7 @@
 //! | `load`, `operators` | document and tensors into a checked [`Network`] |
 //! | `network` | the graph: values, nodes, operators |
 //! | `tensor` | values at run time |
+//! | `elementwise` | operators on several values, moves
 //! | `execute` | running a network on one instruction set |
 //! | `recording` | what the runtime computed |
 //! | `quantize` | a float network into an export |
@@ -31,6 +32,7 @@ compile_error!("safetensors hold little-endian numbers; this crate reads them as
 
 mod digest;
 pub mod document;
+mod elementwise;
 mod error;
 mod execute;
 mod load;
@@ -45,7 +47,7 @@ pub use digest::Digest;
 pub use error::{LoadError, RunError};
 pub use execute::Executor;
 pub use load::Export;
-pub use network::{LayerNode, Network, Node, Operator, Value};
+pub use network::{Concat, DynamicNode, LayerNode, Network, Node, Operator, PoolRule, Recoding, Value};
 pub use quantize::{Observed, QuantizeError, QuantizeOptions, Quantized, quantize};
 pub use recording::{Accuracy, Recording};
 pub use tensor::{Data, Tensor};

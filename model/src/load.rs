@@ -3,7 +3,7 @@
 use crate::digest::Digest;
 use crate::document::{self, Document, Dtype, FORMAT};
 use crate::error::{At, LoadError, invalid};
-use crate::network::{MOST_ELEMENTS, Network, Node, Value};
+use crate::network::{MOST_ELEMENTS, MOST_WORK, Network, Node, Value};
 use crate::operators;
 use crate::recording::Recording;
 use crate::tensors::{Tensors, open};
@@ -56,6 +56,8 @@ impl Export {
             altered.push("document".into());
         }
         let network = network(&document, &tensors)?;
+        let samples = document.recording.as_ref().map_or(1, |recording| recording.samples);
+        check_work(&network, samples)?;
         let recording = match &document.recording {
             Some(recording) => Some(Recording::load(recording, &network, &tensors)?),
             None => None,
@@ -66,6 +68,20 @@ impl Export {
         let Document { producer, numerics, annotations, .. } = document;
         Ok(Export { network, recording, producer, numerics, annotations, altered })
     }
+}
+
+/// A short file must not ask for any amount of time.
+fn check_work(network: &Network, samples: usize) -> Result<(), LoadError> {
+    let mut work = 0usize;
+    for node in &network.nodes {
+        work = work.saturating_add(node.work(&network.values).saturating_mul(samples.max(1)));
+        if work > MOST_WORK {
+            let place = format!("node `{}`", node.name);
+            let expected = format!("at most {MOST_WORK}");
+            return Err(invalid(place, "operations of all samples up to here", work, expected));
+        }
+    }
+    Ok(())
 }
 
 fn parse(text: &str) -> Result<Document, LoadError> {
@@ -154,25 +170,29 @@ fn network(document: &Document, tensors: &Tensors<'_>) -> Result<Network, LoadEr
     let mut nodes = Vec::new();
     for node in &document.nodes {
         let place = format!("node `{}`", node.name);
-        let one = |what, names: &[String]| match names {
-            [name] => Ok(name.clone()),
-            _ => Err(invalid(place.clone(), what, names.len(), 1)),
+        let [output] = node.outputs.as_slice() else {
+            return Err(invalid(place, "number of outputs", node.outputs.len(), 1));
         };
-        let (input, output) = (one("number of inputs", &node.inputs)?, one("number of outputs", &node.outputs)?);
-        let from = names.resolve(&place, &input)?;
-        if !ready.contains(&from) {
-            return Err(match names.producers.get(&from) {
-                Some(producer) => {
-                    LoadError::Order { node: node.name.clone(), value: input, producer: (*producer).into() }
-                }
-                None => {
-                    invalid(place, "input", format!("`{input}`, which nothing produces"), "a graph input or an output")
-                }
-            });
+        let mut from = Vec::new();
+        for input in &node.inputs {
+            let value = names.resolve(&place, input)?;
+            if !ready.contains(&value) {
+                return Err(match names.producers.get(&value) {
+                    Some(producer) => {
+                        LoadError::Order { node: node.name.clone(), value: input.clone(), producer: (*producer).into() }
+                    }
+                    None => {
+                        let got = format!("`{input}`, which nothing produces");
+                        invalid(place, "input", got, "a graph input or an output")
+                    }
+                });
+            }
+            from.push(value);
         }
-        let to = names.resolve(&place, &output)?;
-        let operator = operators::load(node, &values[from], &values[to], tensors)?;
-        nodes.push(Node { name: node.name.clone(), op: node.op.clone(), input: from, output: to, operator });
+        let to = names.resolve(&place, output)?;
+        let inputs: Vec<&Value> = from.iter().map(|&value| &values[value]).collect();
+        let operator = operators::load(node, &inputs, &values[to], tensors)?;
+        nodes.push(Node { name: node.name.clone(), op: node.op.clone(), inputs: from, output: to, operator });
         ready.insert(to);
     }
     if let Some((index, value)) = values.iter().enumerate().find(|(index, _)| !ready.contains(index)) {
@@ -196,10 +216,11 @@ fn value(value: &document::Value) -> Result<Value, LoadError> {
         })?;
     }
     let quantization = match (value.dtype, value.scale, value.zero_point) {
-        (Dtype::F32, None, None) => None,
+        (Dtype::F32, None, None) if value.bits.is_none() => None,
+        (Dtype::F32, None, None) => return Err(invalid(place(), "bit width", "present", "none for f32")),
         (Dtype::F32, _, _) => return Err(invalid(place(), "scale or zero point", "present", "none for f32")),
         (dtype, Some(scale), Some(zero_point)) => {
-            let codes = if dtype == Dtype::U8 { CodeType::U8 } else { CodeType::I8 };
+            let codes = CodeType::new(value.bits.unwrap_or(8), dtype == Dtype::I8).at(place)?;
             let zero_point = i32::try_from(zero_point).map_err(|_| {
                 invalid(place(), "zero point", zero_point, format!("a value in {}..={}", codes.lo(), codes.hi()))
             })?;

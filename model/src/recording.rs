@@ -12,6 +12,7 @@ use crate::tensors::Tensors;
 pub struct Recording {
     samples: usize,
     full: usize,
+    batch: usize,
     inputs: Vec<Tensor>,
     values: Vec<Recorded>,
     labels: Option<Vec<i64>>,
@@ -49,6 +50,15 @@ impl Recording {
                 format!("at most {samples} samples, of at least 1"),
             ));
         }
+        let batch = match document.batch {
+            None if network.mixes_samples() => {
+                let expected = "1: the network has layers that quantize a batch by its range";
+                return Err(invalid(PLACE, "samples of a batch", "not given", expected));
+            }
+            None => samples,
+            Some(1) => 1,
+            Some(other) => return Err(invalid(PLACE, "samples of a batch", other, "1, or not given: all of them")),
+        };
         let read = |name: &str, batch: usize, dtype: Dtype, shape: &[usize]| {
             let data = tensors.get_data(PLACE, name, dtype, &[&[batch], shape].concat())?;
             let expected = "a number of elements that fits the address space";
@@ -87,7 +97,7 @@ impl Recording {
             (Some(_), None) => return Err(invalid(PLACE, "accuracy", "present", "none without labels")),
             (Some(accuracy), Some(_)) => Some(Accuracy::load(accuracy, network, samples)?),
         };
-        Ok(Recording { samples, full, inputs, values, labels, accuracy })
+        Ok(Recording { samples, full, batch, inputs, values, labels, accuracy })
     }
 
     /// Number of samples.
@@ -98,6 +108,11 @@ impl Recording {
     /// Of how many of them, the first, every value is stored.
     pub fn full(&self) -> usize {
         self.full
+    }
+
+    /// How many samples the runtime computed at once: 1 or all.
+    pub fn batch(&self) -> usize {
+        self.batch
     }
 
     /// The graph's inputs, all samples.

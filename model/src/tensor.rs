@@ -171,6 +171,24 @@ impl Tensor {
         Tensor { batch: range.len(), data, ..self.clone_shape() }
     }
 
+    /// Batches of one value, one after the other. `None` if there are none, or if types or shapes differ.
+    pub fn join(batches: &[Tensor]) -> Option<Tensor> {
+        let (first, rest) = batches.split_first()?;
+        let mut joined = first.clone();
+        for tensor in rest {
+            let data = tensor.in_order(joined.order);
+            match (&mut joined.data, data.as_ref()) {
+                _ if tensor.shape != joined.shape => return None,
+                (Data::U8(v), Data::U8(more)) => v.extend(more),
+                (Data::I8(v), Data::I8(more)) => v.extend(more),
+                (Data::F32(v), Data::F32(more)) => v.extend(more),
+                _ => return None,
+            }
+            joined.batch += tensor.batch;
+        }
+        Some(joined)
+    }
+
     fn clone_shape(&self) -> Tensor {
         Tensor { batch: 0, shape: self.shape.clone(), order: self.order, data: Data::U8(Vec::new()) }
     }

@@ -5,9 +5,11 @@
 //! can stand before it. A layer that is called safe never saturates, whatever the network reads; for one that is not,
 //! there are codes in the range that do ([`Worst::input`]). A recording adds how many of its outputs would be touched.
 
-use crate::network::layer_input;
+use crate::network::{accumulator, element, layer_input};
 use crate::render::{grouped, table};
-use qexact_model::{Export, LayerNode, Network, Operator};
+use qexact_model::{Data, Export, LayerNode, Network, Operator};
+use qexact_reference::add::Add;
+use qexact_reference::mul::Mul;
 use qexact_reference::pool::Divisor;
 use qexact_reference::requantize::{Bias, F32Mul, Overflow};
 use qexact_reference::saturation::{Machine, excess, in_pairs, saturating_inputs};
@@ -125,7 +127,7 @@ pub fn analyze(name: &str, export: &Export) -> Analysis {
     let mut layers = Vec::new();
     for node in network.nodes() {
         let Operator::Layer(layer) = &node.operator else { continue };
-        let codes = range(network, node.input);
+        let codes = range(network, node.inputs[0]);
         let pairs = Pairs::of(&layer.layer(), codes);
         let verdict = |machine: Machine| match () {
             () if !machine.pairs(&layer.layer()) => Verdict::Exact,
@@ -134,8 +136,10 @@ pub fn analyze(name: &str, export: &Export) -> Analysis {
             () => Verdict::CanSaturate,
         };
         let machines = Machine::ALL.map(|m| MachineVerdict { machine: m.as_str(), verdict: verdict(m) }).to_vec();
-        let input = recording.and_then(|recording| recording.value(node.input));
-        let recorded = input.map(|input| Recorded::of(layer, &layer_input(layer, &input), &pairs));
+        let input = recording.and_then(|recording| recording.value(node.inputs[0]));
+        let addend = node.inputs.get(1).and_then(|&addend| recording.and_then(|recording| recording.value(addend)));
+        let addend = addend.as_ref().map(|addend| layer_input(layer, addend));
+        let recorded = input.map(|input| Recorded::of(layer, &layer_input(layer, &input), addend.as_deref(), &pairs));
         let (name, op, shape) = (node.name.clone(), node.op.clone(), layer.describe(1));
         layers.push(LayerAnalysis { name, op, shape, codes, pairs, machines, recorded });
     }
@@ -146,22 +150,26 @@ pub fn analyze(name: &str, export: &Export) -> Analysis {
 fn range(network: &Network, value: usize) -> [i32; 2] {
     let codes = network.values()[value].quantization.map_or([0, 255], |q| [q.codes().lo(), q.codes().hi()]);
     let Some(node) = network.nodes().iter().find(|node| node.output == value) else { return codes };
-    let input = || range(network, node.input);
+    let input = || range(network, node.inputs[0]);
     match &node.operator {
-        Operator::Layer(layer) => match layer.rule() {
-            Rule::F32Mul(rule) => rule.clamp(),
-            _ => codes,
-        },
-        Operator::Relu(zero_point) => input().map(|code| code.max(*zero_point)),
-        Operator::Reshape => input(),
+        Operator::Layer(layer) => layer.rule().codes().map_or(codes, |codes| codes.range()),
+        Operator::Relu(Some(zero_point)) => input().map(|code| code.max(*zero_point)),
+        Operator::Table(table) => {
+            let [lo, hi] = input();
+            let entries = || (lo..=hi).map(|code| table.apply(code));
+            [entries().min().unwrap_or(codes[0]), entries().max().unwrap_or(codes[1])]
+        }
+        Operator::Add(Add { clamp, .. }) | Operator::Mul(Mul { clamp, .. }) => *clamp,
+        Operator::Reshape | Operator::Permute(_) | Operator::Slice { .. } => input(),
         // A dilated window may lie in the padding altogether; its maximum is the smallest code.
         Operator::MaxPool(pool) if pool.axes.iter().all(|axis| axis.dilation == 1) => input(),
         Operator::MaxPool(_) => [codes[0], input()[1]],
         // A mean of codes; padding counts as zero points.
         Operator::AdaptiveAvgPool(..) | Operator::AvgPool(_, Divisor::Image, _) => input(),
-        Operator::AvgPool(_, Divisor::Padded, average) => {
-            let [lo, hi] = input();
-            [lo.min(average.zero_point), hi.max(average.zero_point)]
+        Operator::AvgPool(_, Divisor::Padded, _) => {
+            // Scale and zero point pass through.
+            let (zero_point, [lo, hi]) = (network.values()[value].quantization.map_or(0, |q| q.zero_point()), input());
+            [lo.min(zero_point), hi.max(zero_point)]
         }
         _ => codes,
     }
@@ -268,27 +276,30 @@ impl Worst {
 }
 
 impl Recorded {
-    fn of(node: &LayerNode, input: &[u8], pairs: &Pairs) -> Recorded {
+    fn of(node: &LayerNode, input: &Data, addend: Option<&Data>, pairs: &Pairs) -> Recorded {
         let layer = node.layer();
         let rows = input.len() / layer.shape().image_len() * layer.shape().pixels();
         let mut recorded = Recorded { outputs: 0, saturated: 0, changed: 0, other_rules: BTreeMap::new() };
-        let Rule::F32Mul(rule) = layer.rule() else { return recorded };
-        let others = other_rules(rule, layer.shape().out_channels);
+        let others = match layer.rule() {
+            Rule::F32Mul(rule) => other_rules(rule, layer.shape().out_channels),
+            _ => Vec::new(),
+        };
         recorded.other_rules = others.iter().map(|(name, _)| (*name, 0)).collect();
         for channel in 0..layer.shape().out_channels {
             let affected = pairs.channels_affected.binary_search(&channel).is_ok();
             for row in 0..rows {
-                let accumulator = layer.accumulator(input, row, channel);
-                let code = rule.apply(accumulator, channel);
+                let addend = addend.map_or(0.0, |a| element(a, row * layer.shape().out_channels + channel) as f32);
+                let code = |accumulator: i32| layer.rule().apply(accumulator, channel, addend).bits();
+                let accumulator = accumulator(node, input, row, channel);
                 recorded.outputs += 1;
                 for (name, other) in &others {
                     *recorded.other_rules.entry(name).or_default() +=
-                        u64::from(other.apply(accumulator, channel) != code);
+                        u64::from(other.apply(accumulator, channel) as u32 != code(accumulator));
                 }
-                if affected {
+                if let (true, Data::U8(input)) = (affected, input) {
                     let machine = in_pairs(&layer, input, row, channel);
                     recorded.saturated += u64::from(machine.pairs > 0);
-                    recorded.changed += u64::from(rule.apply(machine.accumulator, channel) != code);
+                    recorded.changed += u64::from(code(machine.accumulator) != code(accumulator));
                 }
             }
         }

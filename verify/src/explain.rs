@@ -76,6 +76,10 @@ pub struct SaturatedOutput {
 pub fn machines(producer: &Producer) -> &'static [Machine] {
     const WITH_VNNI: &[Machine] = &[Machine::FbgemmDepthwise];
     const UNKNOWN: &[Machine] = &[Machine::FbgemmDepthwise, Machine::FbgemmWithoutVnni];
+    // They add products in 32 bits. (oneDNN without VNNI does not, in ways that differ from kernel to kernel.)
+    if matches!(producer.engine.as_str(), "qnnpack" | "onednn") {
+        return &[];
+    }
     if producer.framework == "onnxruntime" {
         return &[Machine::OnnxRuntimeWithoutVnni];
     }
@@ -141,5 +145,7 @@ mod tests {
         // fbgemm has no kernels for AVX-VNNI alone.
         assert_eq!(machines("AVX2", &["avx2", "avx_vnni"]), 2);
         assert_eq!(machines("", &[]), 2);
+        let qnnpack = Producer { engine: "qnnpack".into(), ..Producer::default() };
+        assert_eq!(super::machines(&qnnpack), []);
     }
 }

@@ -73,19 +73,21 @@ pub fn inspect(name: &str, export: &Export, executor: &Executor<'_>) -> Inspecti
     let node = |(index, node): (usize, &qexact_model::Node)| {
         let output = &network.values()[node.output];
         let layer = match &node.operator {
-            Operator::Layer(layer) => {
-                let (lo, hi) = layer.weight().iter().fold((i8::MAX, i8::MIN), |(lo, hi), &w| (lo.min(w), hi.max(w)));
-                Some(InspectedLayer {
-                    shape: layer.describe(1),
-                    weights: [lo, hi],
-                    weight_scales: layer.weight_scales(),
-                    bytes: layer.weight_bytes(),
-                    macs: layer.shape().macs(),
-                    accumulator_bound: executor.plan(index).and_then(qexact_kernels::Plan::accumulator_bound),
-                })
-            }
+            Operator::Layer(layer) => Some((layer.describe(1), layer.shape(), layer.weight(), layer.weight_scales())),
+            Operator::Dynamic(layer) => Some((layer.describe(1), layer.shape(), layer.weight(), layer.weight_scales())),
             _ => None,
         };
+        let layer = layer.map(|(shape, conv, weight, weight_scales)| {
+            let (lo, hi) = weight.iter().fold((i8::MAX, i8::MIN), |(lo, hi), &w| (lo.min(w), hi.max(w)));
+            InspectedLayer {
+                shape,
+                weights: [lo, hi],
+                weight_scales,
+                bytes: weight.len(),
+                macs: conv.macs(),
+                accumulator_bound: executor.plan(index).and_then(|plan| plan.accumulator_bound()),
+            }
+        });
         InspectedNode {
             name: node.name.clone(),
             op: node.op.clone(),

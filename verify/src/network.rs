@@ -231,6 +231,7 @@ impl Run<'_> {
         let node = &self.network.nodes()[index];
         let shape = match &node.operator {
             Operator::Layer(layer) => Some(layer.describe(1)),
+            Operator::Dynamic(layer) => Some(layer.describe(1)),
             _ => None,
         };
         let isa = |executor: &Executor<'_>| IsaReport {
@@ -263,11 +264,11 @@ impl Run<'_> {
         }
     }
 
-    /// Every instruction set on an input of a node, against what the reference made of it.
-    fn kernels(&mut self, node: usize, first_sample: usize, input: &Tensor, want: &Tensor) -> Result<(), RunError> {
+    /// Every instruction set on inputs of a node, against what the reference made of them.
+    fn kernels(&mut self, node: usize, first_sample: usize, inputs: &[Tensor], want: &Tensor) -> Result<(), RunError> {
         for i in 0..self.executors.len() {
-            let got = self.executors[i].run_node(node, input)?;
-            let comparison = Comparison::of(self.layer(node), input, want, &got);
+            let got = self.executors[i].run_node_in_batches(node, inputs, self.recording.batch())?;
+            let comparison = Comparison::of(self.layer(node), inputs, want, &got);
             let differing = comparison.differing();
             let first = differing.first().map(|&at| {
                 let mut difference = comparison.describe(at);
@@ -285,11 +286,12 @@ impl Run<'_> {
     fn node_in_full(&mut self, node: usize) -> Result<(), RunError> {
         let graph_node = &self.network.nodes()[node];
         let recorded = |value| self.recording.value(value).expect("samples are recorded in full");
-        let (input, want) = (recorded(graph_node.input), recorded(graph_node.output));
-        let got = self.reference.run_node(node, &input)?;
+        let inputs: Vec<Tensor> = graph_node.inputs.iter().map(|&value| recorded(value)).collect();
+        let want = recorded(graph_node.output);
+        let got = self.reference.run_node_in_batches(node, &inputs, self.recording.batch())?;
         let (mut differences, mut saturated) = (0, 0);
         let (mut first_difference, mut first_saturated) = (None, None);
-        let comparison = Comparison::of(self.layer(node), &input, &want, &got);
+        let comparison = Comparison::of(self.layer(node), &inputs, &want, &got);
         for at in comparison.differing() {
             let mut difference = comparison.describe(at);
             let outputs = self.machines.iter().filter_map(|&machine| comparison.saturated(machine, at));
@@ -309,7 +311,7 @@ impl Run<'_> {
         report.saturated += saturated;
         report.first_difference = first_difference;
         report.first_saturated = first_saturated;
-        self.kernels(node, 0, &input, &got)
+        self.kernels(node, 0, &inputs, &got)
     }
 
     /// Follows one sample through the network.
@@ -322,15 +324,17 @@ impl Run<'_> {
         }
         for node in 0..self.network.nodes().len() {
             let graph_node = &self.network.nodes()[node];
-            let (input, known) = values[graph_node.input].clone().expect("nodes are in execution order");
-            let mut got = self.reference.run_node(node, &input)?;
-            self.kernels(node, sample, &input, &got)?;
+            let ready = |&value: &usize| values[value].clone().expect("nodes are in execution order");
+            let (inputs, known): (Vec<Tensor>, Vec<bool>) = graph_node.inputs.iter().map(ready).unzip();
+            let known = known.into_iter().all(|known| known);
+            let mut got = self.reference.run_node(node, &inputs.iter().collect::<Vec<_>>())?;
+            self.kernels(node, sample, &inputs, &got)?;
             let want = self.recording.digests(graph_node.output)[sample - self.recording.full()];
             let equal = got.digests()[0] == want;
             let layer = self.layer(node).filter(|_| !equal);
             let excused = layer.and_then(|layer| {
                 let samples =
-                    self.machines.iter().filter_map(|&machine| saturated_sample(machine, layer, &input, &got));
+                    self.machines.iter().filter_map(|&machine| saturated_sample(machine, layer, &inputs[0], &got));
                 samples.into_iter().find(|sample| sample.digests()[0] == want)
             });
             let report = &mut self.nodes[node];
@@ -357,7 +361,7 @@ impl Run<'_> {
     }
 
     fn end_to_end(&self, executor: &Executor<'_>) -> Result<EndToEnd, RunError> {
-        let outputs = executor.run(self.recording.inputs())?;
+        let outputs = executor.run_in_batches(self.recording.inputs(), self.recording.batch())?;
         let (samples, full) = (self.recording.samples(), self.recording.full());
         let mut different = vec![false; samples];
         for (&value, got) in self.network.outputs().iter().zip(&outputs) {
@@ -403,27 +407,35 @@ fn row_and_channel(layer: &LayerNode, at: usize) -> (usize, usize) {
 }
 
 /// The codes that a layer reads, in the order in which it reads them.
-pub(crate) fn layer_input(layer: &LayerNode, input: &Tensor) -> Vec<u8> {
-    let data = if layer.is_linear() { input.data() } else { input.channels_last() };
-    match data.as_ref() {
-        Data::U8(codes) => codes.clone(),
-        _ => unreachable!("layers of an export read u8 codes"),
+pub(crate) fn layer_input<'t>(layer: &LayerNode, input: &'t Tensor) -> Cow<'t, Data> {
+    if layer.is_linear() { input.data() } else { input.channels_last() }
+}
+
+/// The exact accumulator of an output of a layer.
+pub(crate) fn accumulator(layer: &LayerNode, input: &Data, row: usize, channel: usize) -> i32 {
+    match input {
+        Data::U8(codes) => layer.layer().accumulator(codes, row, channel),
+        Data::I8(codes) => layer.layer().accumulator(codes, row, channel),
+        Data::F32(_) => unreachable!("layers read codes"),
     }
 }
 
 /// What a node made of an input on two sides, in logical order.
 struct Comparison<'c> {
     /// The layer and the codes it reads, where the node is one.
-    layer: Option<(&'c LayerNode, Vec<u8>)>,
+    layer: Option<(&'c LayerNode, Cow<'c, Data>)>,
+    /// What the layer adds to its own results, in logical order.
+    addend: Option<Cow<'c, Data>>,
     shape: &'c [usize],
     want: Cow<'c, Data>,
     got: Cow<'c, Data>,
 }
 
 impl<'c> Comparison<'c> {
-    fn of(layer: Option<&'c LayerNode>, input: &Tensor, want: &'c Tensor, got: &'c Tensor) -> Comparison<'c> {
-        let layer = layer.map(|layer| (layer, layer_input(layer, input)));
-        Comparison { layer, shape: want.shape(), want: want.data(), got: got.data() }
+    fn of(layer: Option<&'c LayerNode>, inputs: &'c [Tensor], want: &'c Tensor, got: &'c Tensor) -> Comparison<'c> {
+        let addend = layer.and_then(|_| inputs.get(1)).map(Tensor::data);
+        let layer = layer.map(|layer| (layer, layer_input(layer, &inputs[0])));
+        Comparison { layer, addend, shape: want.shape(), want: want.data(), got: got.data() }
     }
 
     /// Positions where the sides differ in any bit.
@@ -444,9 +456,10 @@ impl<'c> Comparison<'c> {
         let (mut accumulator, mut reason) = (None, None);
         if let Some((layer, codes)) = &self.layer {
             let (row, channel) = row_and_channel(layer, at);
-            let acc = layer.layer().accumulator(codes, row, channel);
+            let acc = self::accumulator(layer, codes, row, channel);
             accumulator = Some(acc);
-            reason = explain::rounding_tie(layer.rule(), acc, channel, 0.0);
+            let addend = self.addend.as_ref().map_or(0.0, |addend| element(addend, at) as f32);
+            reason = explain::rounding_tie(layer.rule(), acc, channel, addend);
         }
         let (expected, got) = (Some(element(&self.want, at)), Some(element(&self.got, at)));
         Difference { index, accumulator, expected, got, reason }
@@ -455,12 +468,13 @@ impl<'c> Comparison<'c> {
     /// The output at a position as a pair-saturating machine computes it, if one of its pairs saturates.
     fn saturated(&self, machine: Machine, at: usize) -> Option<SaturatedOutput> {
         let (layer, codes) = self.layer.as_ref()?;
+        let Data::U8(codes) = codes.as_ref() else { return None };
         let (row, channel) = row_and_channel(layer, at);
         explain::saturated(machine, &layer.layer(), codes, row, channel)
     }
 }
 
-fn element(data: &Data, at: usize) -> f64 {
+pub(crate) fn element(data: &Data, at: usize) -> f64 {
     match data {
         Data::U8(v) => v[at].into(),
         Data::I8(v) => v[at].into(),
@@ -471,6 +485,7 @@ fn element(data: &Data, at: usize) -> f64 {
 /// One sample of a layer's output as a pair-saturating machine computes it; `None` if no pair saturates.
 fn saturated_sample(machine: Machine, layer: &LayerNode, input: &Tensor, exact: &Tensor) -> Option<Tensor> {
     let (codes, reference) = (layer_input(layer, input), layer.layer());
+    let Data::U8(codes) = codes.as_ref() else { return None };
     if !machine.pairs(&reference) {
         return None;
     }
@@ -479,7 +494,7 @@ fn saturated_sample(machine: Machine, layer: &LayerNode, input: &Tensor, exact: 
     let mut any = false;
     for (at, output) in outputs.iter_mut().enumerate() {
         let (row, channel) = row_and_channel(layer, at);
-        if let Some(saturated) = explain::saturated(machine, &reference, &codes, row, channel) {
+        if let Some(saturated) = explain::saturated(machine, &reference, codes, row, channel) {
             any = true;
             *output = saturated.code as u8;
         }

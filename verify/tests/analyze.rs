@@ -132,7 +132,7 @@ fn token_fc(saturated: bool, vnni: bool) -> NodeReport {
         let export = Export::from_bytes(&bytes).unwrap();
         let node = export.network.nodes().iter().find(|node| node.name == NODE).unwrap();
         let Operator::Layer(layer) = &node.operator else { unreachable!("a linear layer") };
-        let input = export.recording.as_ref().unwrap().value(node.input).unwrap();
+        let input = export.recording.as_ref().unwrap().value(node.inputs[0]).unwrap();
         let Data::U8(codes) = input.data().into_owned() else { unreachable!("u8 codes") };
         let tensor = format!("record.{}", export.network.values()[node.output].name);
         let view = open(&bytes).unwrap().tensor(&tensor).unwrap().data().as_ptr() as usize;
@@ -187,10 +187,15 @@ fn recorded_codes_lie_in_the_range_that_was_proven() {
             let export = Export::read(&path).unwrap();
             for layer in analyze("network", &export).layers {
                 let node = export.network.nodes().iter().find(|node| node.name == layer.name).unwrap();
-                let input = export.recording.as_ref().unwrap().value(node.input).unwrap();
-                let Data::U8(codes) = input.data().into_owned() else { unreachable!("u8 codes") };
+                let input = export.recording.as_ref().unwrap().value(node.inputs[0]).unwrap();
                 let [lo, hi] = layer.codes;
-                assert!(codes.iter().all(|&code| (lo..=hi).contains(&code.into())), "{} {lo}..{hi}", layer.name);
+                let within = |code: i32| (lo..=hi).contains(&code);
+                let all = match input.data().as_ref() {
+                    Data::U8(codes) => codes.iter().all(|&code| within(code.into())),
+                    Data::I8(codes) => codes.iter().all(|&code| within(code.into())),
+                    Data::F32(_) => unreachable!("layers read codes"),
+                };
+                assert!(all, "{} {lo}..{hi}", layer.name);
                 raised += usize::from(lo > 0);
                 layers += 1;
             }

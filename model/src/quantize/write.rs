@@ -104,6 +104,7 @@ impl Draft {
             shape: shape.to_vec(),
             scale: codes.map(Quantization::scale),
             zero_point: codes.map(|q| q.zero_point().into()),
+            bits: None,
             memory: None,
         });
     }
@@ -180,7 +181,8 @@ impl Draft {
                 self.tensor(format!("digest.{}", value.name), Stored::U8, vec![samples - full, 32], &digests)?;
             }
         }
-        self.document.recording = Some(Recording { samples, full: samples.min(FULL), labels: None, accuracy: None });
+        self.document.recording =
+            Some(Recording { samples, full: samples.min(FULL), batch: None, labels: None, accuracy: None });
         Ok(self)
     }
 

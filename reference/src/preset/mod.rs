@@ -8,6 +8,7 @@
 //! | PyTorch, engine x86 | linear: [`fbgemm`]; convolutions: [`x86_takes_onednn`] tells | R6, R16 |
 //! | PyTorch 2 export, X86Inductor | [`pt2e`] | R16 |
 //! | PyTorch, engine qnnpack | [`qnnpack`] | R6 |
+//! | PyTorch, dynamic linear layers | [`torch_linear_dynamic`] | R22, R9 |
 //! | ONNX Runtime | [`ort`] | R6 |
 //! | ONNX reference evaluator | [`onnx_reference`] | R19 |
 //! | XNNPACK | [`xnnpack`]; [`xnnpack_rndnu`] in its scalar and NEON kernels | R6; R18 |
@@ -17,11 +18,13 @@
 //! | Jacob et al., gemmlowp | [`paper`] | R17 |
 //! | Brevitas, powers of two | [`brevitas`] | R20 |
 
+mod dynamic;
 mod fixed;
 mod onednn;
 mod onnx;
 mod torch;
 
+pub use dynamic::{DynamicEngine, torch_linear_dynamic};
 pub use fixed::{brevitas, paper, tflite_reference_fully_connected, tflite_ruy_fully_connected};
 pub use fixed::{tflite_reference, tflite_ruy, tflite_single, xnnpack, xnnpack_rndnu};
 pub use onednn::{onednn_conv, onednn_linear, onednn_sum, pt2e, x86_takes_onednn};

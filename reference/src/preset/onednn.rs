@@ -7,7 +7,7 @@ use crate::{CodeType, Conv, Error};
 use alloc::vec::Vec;
 
 /// A scale that went through its reciprocal, in f64, and back: `f32(1) / f32(f64(1) / S)`.
-fn twice_f64(scale: f64) -> f32 {
+pub(super) fn twice_f64(scale: f64) -> f32 {
     1.0 / (1.0 / scale) as f32
 }
 

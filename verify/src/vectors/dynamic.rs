@@ -8,6 +8,7 @@ use super::report::Value;
 use qexact_kernels::{Isa, Plan};
 use qexact_reference::dynamic;
 use qexact_reference::layer::LayerParts;
+use qexact_reference::preset::{DynamicEngine, WeightScale, torch_linear_dynamic};
 use qexact_reference::quantizer::{QuantizeForm, Quantizer};
 use qexact_reference::requantize::F32Out;
 use qexact_reference::{CodeType, Conv, Error, Input, Layer, Linear, Output, Quantization, Rule, layout};
@@ -25,31 +26,23 @@ struct Recording {
     output: Vec<Recorded>,
 }
 
-/// Which of PyTorch's engines.
-#[derive(Clone, Copy, PartialEq)]
-enum Engine {
-    Fbgemm,
-    OneDnn,
-    Qnnpack,
-}
-
 /// `torch.ops.quantized.linear_dynamic` with the engine fbgemm.
 pub(super) fn fbgemm(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    torch(case, Engine::Fbgemm)
+    torch(case, DynamicEngine::Fbgemm)
 }
 
 /// `torch.ops.quantized.linear_dynamic` with the engine onednn.
 pub(super) fn onednn(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    torch(case, Engine::OneDnn)
+    torch(case, DynamicEngine::Onednn)
 }
 
 /// `torch.ops.quantized.linear_dynamic` with the engine qnnpack, which does not read `reduce_range`.
 pub(super) fn qnnpack(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    torch(case, Engine::Qnnpack)
+    torch(case, DynamicEngine::Qnnpack)
 }
 
 /// `x` [M, K], `w` [N, K], `y` [M, N].
-fn torch(case: &mut Case<'_>, engine: Engine) -> Result<Box<dyn Operator>, Problem> {
+fn torch(case: &mut Case<'_>, engine: DynamicEngine) -> Result<Box<dyn Operator>, Problem> {
     let x_shape = case.dims("x", &["rows", "in_features"])?;
     let out_features = case.dims("w", &["out_features", "in_features"])?[0];
     let linear = Linear { rows: x_shape[0], in_features: x_shape[1], out_features };
@@ -66,27 +59,11 @@ fn torch(case: &mut Case<'_>, engine: Engine) -> Result<Box<dyn Operator>, Probl
     let relu = case.field("relu", "true or false")?;
     let reduce_range: bool = case.field("reduce_range", "true or false")?;
     let range = dynamic::range(&x);
-    let quantization =
-        dynamic::torch(range, reduce_range && engine != Engine::Qnnpack).map_err(Problem::refused("range of x"))?;
-    // Scales that went through their reciprocals and back.
-    let through_f64 = |s: f64| 1.0 / (1.0 / s) as f32;
-    let through_f32 = |s: f64| 1.0 / (1.0 / s as f32);
-    let s = quantization.scale();
-    let (quantizer, scale): (Quantizer, Vec<f32>) = match engine {
-        Engine::Fbgemm => (
-            Quantizer::new(QuantizeForm::Fused, quantization),
-            weight_scale.iter().map(|&w| s as f32 * w as f32).collect(),
-        ),
-        Engine::Qnnpack => (
-            Quantizer::new(QuantizeForm::Wrapping, quantization),
-            weight_scale.iter().map(|&w| w as f32 * s as f32).collect(),
-        ),
-        Engine::OneDnn => (
-            Quantizer { factor: 1.0 / through_f64(s), ..Quantizer::new(QuantizeForm::ZeroPointFirst, quantization) },
-            weight_scale.iter().map(|&w| through_f64(s) * if each { through_f32(w) } else { through_f64(w) }).collect(),
-        ),
-    };
-    let rule = F32Out { scale, bias, fused: engine == Engine::Fbgemm, relu };
+    let quantization = dynamic::torch(range, reduce_range && engine != DynamicEngine::Qnnpack)
+        .map_err(Problem::refused("range of x"))?;
+    let scale = if each { WeightScale::PerChannel(&weight_scale) } else { WeightScale::PerTensor(weight_scale[0]) };
+    let (quantizer, rule) =
+        torch_linear_dynamic(engine, quantization, scale, &bias, relu).map_err(Problem::refused("w_scale"))?;
     let output = vec![Recorded::take::<f32>(case, "y", vec![linear.rows, out_features])?];
     checked(Recording { linear, quantization, codes: codes(quantizer, &x), weight, weight_zero_point, rule, output })
 }
