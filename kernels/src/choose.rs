@@ -3,7 +3,7 @@
 use crate::IsaName;
 use crate::micro::{Kind, Microkernel};
 use core::fmt;
-use qexact_reference::Conv;
+use qexact_reference::{Axis, Conv};
 
 /// Every microkernel there is. Plans choose from it and tests run through it.
 #[cfg(target_arch = "x86_64")]
@@ -14,6 +14,9 @@ static ALL: &[Microkernel] = &[
     crate::x86_64::avx_vnni::DEPTHWISE,
     crate::x86_64::avx512_vnni::GEMM,
     crate::x86_64::avx512_vnni::DEPTHWISE,
+    crate::x86_64::rows512::DEPTHWISE,
+    crate::x86_64::rows512::GROUPED4,
+    crate::x86_64::rows512::GROUPED8,
 ];
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -44,12 +47,28 @@ const FEW_CHANNELS: usize = 16;
 
 /// The kernel for a shape: a pure function, so that any machine can ask what another would choose.
 pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
-    let depthwise = shape.is_depthwise() && shape.out_channels == shape.in_channels;
-    let kernel = find(isa, if depthwise { Kind::Depthwise } else { Kind::Gemm });
+    let kernel = find(isa, kind(shape)).or_else(|| find(isa, Kind::Gemm));
     let [_, _, width] = shape.axes;
     let few = shape.in_channels < FEW_CHANNELS || !shape.in_channels.is_multiple_of(4);
     let rows = shape.groups == 1 && width.dilation == 1 && width.kernel > 1 && few;
     Choice { kernel, reads: if rows { Reads::KernelRows } else { Reads::Taps } }
+}
+
+/// What kind of kernel serves a shape best.
+fn kind(shape: &Conv) -> Kind {
+    let (inputs, outputs) = (shape.group_inputs(), shape.group_outputs());
+    let [depth, height, _] = shape.axes;
+    // Rows of pixels lie in planes.
+    let plane = depth == Axis::UNIT;
+    match (inputs, outputs) {
+        _ if shape.groups == 1 => Kind::Gemm,
+        // A kernel of one row has nothing to put side by side.
+        (1, 1) if plane && height.kernel > 1 => Kind::DepthwiseRows,
+        (1, 1) => Kind::Depthwise,
+        (2, 2) | (4, 4) if plane => Kind::GroupedRows { quads: 1 },
+        (8, 8) if plane => Kind::GroupedRows { quads: 2 },
+        _ => Kind::Gemm,
+    }
 }
 
 impl fmt::Display for Choice {

@@ -9,6 +9,9 @@
 //!                                                 panel and region overlap in part
 //! ```
 
+mod rows;
+
+use self::rows::{Rows, depthwise_row_panels, grouped_row_panels};
 use crate::choose::Reads;
 use crate::epilogue::{ACCUMULATORS, CODES, ColumnSums, Epilogue, Store, store_for};
 use crate::gather::Gather;
@@ -27,6 +30,8 @@ pub(crate) struct Packed {
     store: Store,
     order: Order,
     sums: ColumnSums,
+    /// Bands of row kernels.
+    rows: Option<Rows>,
 }
 
 impl Packed {
@@ -40,15 +45,25 @@ impl Packed {
             Reads::Taps => Gather::taps(shape)?,
             Reads::KernelRows => Gather::kernel_rows(shape)?,
         };
-        let ((panels, order), runs) = match kernel.kind {
-            Kind::Gemm => (gemm_panels(layer, kernel.lanes, kernel.vectors), (gather.runs, gather.run_len)),
-            // A depthwise channel has one code a tap: its taps are what gets packed together.
-            Kind::Depthwise => (depthwise_panels(layer, kernel.lanes), (1, gather.runs)),
+        let lanes = kernel.lanes;
+        let (panels, order) = match kernel.kind {
+            Kind::Gemm => gemm_panels(layer, lanes, kernel.vectors),
+            Kind::Depthwise => depthwise_panels(layer, lanes),
+            Kind::DepthwiseRows => depthwise_row_panels(layer, lanes),
+            Kind::GroupedRows { .. } => grouped_row_panels(layer, lanes),
         };
-        let weights = Weights::pack(layer, (panels, &order), kernel.lanes, runs, kernel.format);
+        let mut rows = None;
+        let weights = match kernel.kind {
+            Kind::Gemm => Weights::pack(layer, (panels, &order), lanes, (gather.runs, gather.run_len), kernel.format),
+            // A depthwise channel has one code a tap: its taps are what gets packed together.
+            Kind::Depthwise => Weights::pack(layer, (panels, &order), lanes, (1, gather.runs), kernel.format),
+            Kind::DepthwiseRows | Kind::GroupedRows { .. } => {
+                rows.insert(Rows::new(shape, kernel)?).pack(layer, kernel, panels, &order)
+            }
+        };
         let sums = ColumnSums::of(layer);
         let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
-        let mut packed = Packed { kernel, gather, weights, epilogue, store, order, sums };
+        let mut packed = Packed { kernel, gather, weights, epilogue, store, order, sums, rows };
         packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
         Ok(packed)
     }
@@ -92,7 +107,7 @@ const BLOCK_POINTERS: usize = 8192;
 pub(crate) struct Scratch<'s> {
     /// What taps in the padding read: z_X for every input channel, and for a whole block beyond the last.
     padding: &'s mut [u8],
-    /// The padded copy of an image.
+    /// The padded copy of an image; the staged columns of a row kernel.
     copy: &'s mut [u8],
     /// Pointers of the tiles of a block, one tile after the other.
     pointers: &'s mut [*const u8],
@@ -121,6 +136,9 @@ struct Lengths {
 impl Lengths {
     fn of(packed: &Packed, shape: &Conv) -> Lengths {
         let (kernel, gather) = (packed.kernel, &packed.gather);
+        if let Some(rows) = &packed.rows {
+            return rows.lengths(kernel);
+        }
         let block_rows = (BLOCK_POINTERS / gather.runs).clamp(kernel.rows, BLOCK_ROWS);
         let edge_pointers = if kernel.kind == Kind::Depthwise { gather.runs * kernel.rows } else { 0 };
         Lengths {
@@ -244,6 +262,10 @@ pub(crate) unsafe fn run(
     scratch.padding.fill(zero_point);
     let target = Target::new(region, output);
     let driver = Driver { packed, rule, addend, signed, block_rows: lengths.block_rows, target };
+    if let Some(rows) = &packed.rows {
+        // SAFETY: passed on.
+        return unsafe { driver.bands(rows, input, &mut scratch) };
+    }
     let rows = region.rows.clone();
     let Some(copy) = &packed.gather.copy else {
         // SAFETY: rows are counted through the batch that `input` holds.
@@ -309,7 +331,7 @@ impl Driver<'_> {
     fn input_channel(&self, panel: &Panel) -> usize {
         match self.packed.kernel.kind {
             Kind::Gemm => panel.group * self.packed.gather.run_len,
-            Kind::Depthwise => panel.channel,
+            Kind::Depthwise | Kind::DepthwiseRows | Kind::GroupedRows { .. } => panel.channel,
         }
     }
 
@@ -365,6 +387,7 @@ impl Driver<'_> {
                 output: scratch.tile.as_mut_ptr().cast(),
                 stride: width * element,
                 channels: panel.channels,
+                segment: 0,
             };
             if kernel.kind == Kind::Depthwise && panel.channels < width && self.beyond(table, panel, input) {
                 // SAFETY: `table` points into `input` or the padding.

@@ -69,7 +69,7 @@ pub(super) unsafe fn subtract_channel_sums<const MR: usize, const NV: usize>(
 /// The contract of [`TileFn`](crate::micro::TileFn).
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR], t: &Tile<'_>) {
+pub(super) unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR], t: &Tile<'_>) {
     let e = t.epilogue;
     for j in 0..NV {
         let at = t.first + 8 * j;
@@ -95,7 +95,7 @@ unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR],
 /// The rest of R6 for four vectors: 32 bytes, of which 128-bit lane l holds four codes of each vector's lane l.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn narrow(v: [__m256i; 4], t: &Tile<'_>) -> __m256i {
+pub(super) fn narrow(v: [__m256i; 4], t: &Tile<'_>) -> __m256i {
     let e = t.epilogue;
     let zero_point = _mm256_set1_epi16(e.zero_point);
     let low = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[1]), zero_point);
@@ -112,7 +112,7 @@ fn narrow(v: [__m256i; 4], t: &Tile<'_>) -> __m256i {
 /// The epilogue's vectors reach 8 elements beyond `at`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn real(acc: __m256i, at: usize, t: &Tile<'_>) -> __m256 {
+pub(super) unsafe fn real(acc: __m256i, at: usize, t: &Tile<'_>) -> __m256 {
     let e = t.epilogue;
     let v = _mm256_cvtepi32_ps(acc);
     // SAFETY: by this function's contract.
@@ -134,7 +134,7 @@ unsafe fn real(acc: __m256i, at: usize, t: &Tile<'_>) -> __m256 {
 /// A mask of the lanes whose channel, counted from `channel`, is below `channels`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn lanes_below(channels: usize, channel: usize) -> __m256i {
+pub(super) fn lanes_below(channels: usize, channel: usize) -> __m256i {
     let left = channels as i32 - channel as i32;
     _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }

@@ -112,7 +112,7 @@ fn narrow(v: [__m512i; 4], t: &Tile<'_>) -> __m512i {
 /// The epilogue's vectors reach 16 elements beyond `at`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn real(acc: __m512i, at: usize, t: &Tile<'_>) -> __m512 {
+pub(super) unsafe fn real(acc: __m512i, at: usize, t: &Tile<'_>) -> __m512 {
     let e = t.epilogue;
     let v = _mm512_cvtepi32_ps(acc);
     // SAFETY: by this function's contract.
@@ -133,7 +133,7 @@ unsafe fn real(acc: __m512i, at: usize, t: &Tile<'_>) -> __m512 {
 
 /// A mask of the first `n` ≤ 64 elements.
 #[inline(always)]
-fn first(n: usize) -> u64 {
+pub(super) fn first(n: usize) -> u64 {
     debug_assert!((1..=64).contains(&n));
     u64::MAX >> (64 - n)
 }
@@ -234,4 +234,63 @@ pub(super) unsafe fn finish_block<const STORE: Store>(mut acc: [[__m512i; 4]; 1]
             unsafe { _mm_mask_storeu_epi32(y.wrapping_add(4 * channel).cast(), mask, dwords) };
         }
     }
+}
+
+/// The scalar parameters of R6, in registers.
+pub(super) struct Narrow {
+    zero_point: __m512i,
+    lo: __m512i,
+    hi: __m512i,
+    flip: __m512i,
+}
+
+impl Narrow {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) fn new(t: &Tile<'_>) -> Narrow {
+        let e = t.epilogue;
+        Narrow {
+            zero_point: _mm512_set1_epi16(e.zero_point),
+            lo: _mm512_set1_epi8(e.lo as i8),
+            hi: _mm512_set1_epi8(e.hi as i8),
+            flip: _mm512_set1_epi8(e.flip as i8),
+        }
+    }
+
+    /// The rest of R6 for four vectors: 64 bytes, of which 128-bit lane l holds four codes of each vector's lane l.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) fn codes(&self, v: [__m512i; 4]) -> __m512i {
+        let low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), self.zero_point);
+        let high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), self.zero_point);
+        let codes = _mm512_max_epu8(_mm512_packus_epi16(low, high), self.lo);
+        _mm512_xor_si512(_mm512_min_epu8(codes, self.hi), self.flip)
+    }
+}
+
+/// R6 up to and including `cvt`, for a vector of channels of MR pixels that starts `at` in the epilogue's vectors.
+///
+/// # Safety
+/// The epilogue's vectors reach 16 elements beyond `at`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn scale_pixels<const MR: usize, const BIAS: bool>(
+    mut acc: [__m512i; MR],
+    at: usize,
+    t: &Tile<'_>,
+) -> [__m512i; MR] {
+    let e = t.epilogue;
+    // SAFETY: by this function's contract.
+    let multiplier = unsafe { _mm512_loadu_ps(e.multiplier.as_ptr().add(at)) };
+    for i in 0..MR {
+        let mut v = _mm512_cvtepi32_ps(acc[i]);
+        if BIAS {
+            // SAFETY: likewise.
+            let (bias, reciprocal) =
+                unsafe { (_mm512_loadu_ps(e.bias.as_ptr().add(at)), _mm512_loadu_ps(e.reciprocal.as_ptr().add(at))) };
+            v = _mm512_fmadd_ps(bias, reciprocal, v);
+        }
+        acc[i] = _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier));
+    }
+    acc
 }

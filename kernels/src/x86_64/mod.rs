@@ -9,6 +9,7 @@ pub(crate) mod avx512_vnni;
 pub(crate) mod avx_vnni;
 mod epilogue256;
 mod epilogue512;
+pub(crate) mod rows512;
 
 /// Four codes from `k` on, as a dword; codes beyond the run read as 0.
 ///

@@ -1,0 +1,544 @@
+//! Row kernels for AVX-512-VNNI: depthwise and grouped convolutions over staged columns.
+
+use super::avx512_vnni::interleave;
+use super::epilogue512 as epilogue;
+use crate::IsaName;
+use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn};
+use crate::pack::WeightFormat;
+use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
+
+/// Depthwise: 6 × 4 accumulators, 4 vectors of weights, 1 of codes: 29 of 32.
+const ROWS: usize = 6;
+/// Grouped: 12 × 2 accumulators, 2 vectors of weights, 1 of codes: 27 of 32.
+const GROUPED_ROWS: usize = 12;
+const _: () = assert!(ROWS * 4 + 5 <= 32 && GROUPED_ROWS * 2 + 3 <= 32);
+
+pub(crate) const DEPTHWISE: Microkernel = Microkernel {
+    name: "depthwise_rows_avx512_vnni_6x64",
+    isa: IsaName::Avx512Vnni,
+    kind: Kind::DepthwiseRows,
+    rows: ROWS,
+    lanes: 16,
+    vectors: 4,
+    format: WeightFormat::Quads,
+    tile: |rows, vectors, _, store| {
+        let table = match vectors {
+            4 => depthwise_table::<1>(store),
+            2 => depthwise_table::<2>(store),
+            _ => depthwise_table::<4>(store),
+        };
+        table[rows - 1]
+    },
+    stage: Some(|vectors, signed| match (vectors, signed) {
+        (4, false) => stage_quads::<1, false>,
+        (4, true) => stage_quads::<1, true>,
+        (2, false) => stage_quads::<2, false>,
+        (2, true) => stage_quads::<2, true>,
+        (_, false) => stage_quads::<4, false>,
+        (_, true) => stage_quads::<4, true>,
+    }),
+};
+
+const GROUPED: Microkernel = Microkernel {
+    name: "grouped_rows_avx512_vnni_12x16_4",
+    isa: IsaName::Avx512Vnni,
+    kind: Kind::GroupedRows { quads: 1 },
+    rows: GROUPED_ROWS,
+    lanes: 16,
+    vectors: 1,
+    format: WeightFormat::Quads,
+    tile: |rows, _, _, store| grouped_table::<1>(store)[rows - 1],
+    stage: Some(|_, signed| if signed { stage_codes::<true> } else { stage_codes::<false> }),
+};
+
+pub(crate) const GROUPED4: Microkernel = GROUPED;
+pub(crate) const GROUPED8: Microkernel = Microkernel {
+    name: "grouped_rows_avx512_vnni_12x16_8",
+    kind: Kind::GroupedRows { quads: 2 },
+    tile: |rows, _, _, store| grouped_table::<2>(store)[rows - 1],
+    ..GROUPED
+};
+
+fn depthwise_table<const FOLD: usize>(store: Store) -> &'static [TileFn; ROWS] {
+    const fn of<const FOLD: usize, const STORE: Store>() -> [TileFn; ROWS] {
+        [
+            depthwise::<1, FOLD, STORE>,
+            depthwise::<2, FOLD, STORE>,
+            depthwise::<3, FOLD, STORE>,
+            depthwise::<4, FOLD, STORE>,
+            depthwise::<5, FOLD, STORE>,
+            depthwise::<6, FOLD, STORE>,
+        ]
+    }
+    match store {
+        CODES => const { &of::<FOLD, CODES>() },
+        REALS => const { &of::<FOLD, REALS>() },
+        _ => const { &of::<FOLD, ACCUMULATORS>() },
+    }
+}
+
+fn grouped_table<const QUADS: usize>(store: Store) -> &'static [TileFn; GROUPED_ROWS] {
+    const fn of<const QUADS: usize, const STORE: Store>() -> [TileFn; GROUPED_ROWS] {
+        [
+            grouped::<1, QUADS, STORE>,
+            grouped::<2, QUADS, STORE>,
+            grouped::<3, QUADS, STORE>,
+            grouped::<4, QUADS, STORE>,
+            grouped::<5, QUADS, STORE>,
+            grouped::<6, QUADS, STORE>,
+            grouped::<7, QUADS, STORE>,
+            grouped::<8, QUADS, STORE>,
+            grouped::<9, QUADS, STORE>,
+            grouped::<10, QUADS, STORE>,
+            grouped::<11, QUADS, STORE>,
+            grouped::<12, QUADS, STORE>,
+        ]
+    }
+    match store {
+        CODES => const { &of::<QUADS, CODES>() },
+        REALS => const { &of::<QUADS, REALS>() },
+        _ => const { &of::<QUADS, ACCUMULATORS>() },
+    }
+}
+
+/// Signed codes as code + 128.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn unsigned<const SIGNED: bool>(codes: __m512i) -> __m512i {
+    if SIGNED { _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) } else { codes }
+}
+
+/// Stages rows in fours, the codes of a channel side by side in a dword: 64 channels, or FOLD segments of 64 / FOLD.
+///
+/// # Safety
+/// The contract of [`StageFn`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn stage_quads<const FOLD: usize, const SIGNED: bool>(s: &Stage<'_>) {
+    for (block, rows) in s.sources.chunks_exact(4 * FOLD).enumerate() {
+        let mut sources = [[core::ptr::null::<u8>(); FOLD]; 4];
+        for (i, &source) in rows.iter().enumerate() {
+            sources[i / FOLD][i % FOLD] = source;
+        }
+        let mut to = s.to.wrapping_add(256 * block);
+        for at in 0..s.count {
+            let mut x = [_mm512_setzero_si512(); 4];
+            for i in 0..4 {
+                let y = |f: usize| sources[i][f % FOLD].wrapping_add(at * s.pitch);
+                // SAFETY: 64 / FOLD bytes are readable in each column of a source.
+                let codes = unsafe {
+                    match FOLD {
+                        1 => _mm512_loadu_si512(y(0).cast()),
+                        2 => _mm512_inserti64x4::<1>(
+                            _mm512_castsi256_si512(_mm256_loadu_si256(y(0).cast())),
+                            _mm256_loadu_si256(y(1).cast()),
+                        ),
+                        _ => {
+                            let lane = |f: usize| _mm_loadu_si128(y(f).cast());
+                            let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(lane(0)), lane(1));
+                            let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(lane(2)), lane(3));
+                            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+                        }
+                    }
+                };
+                x[i] = unsigned::<SIGNED>(codes);
+            }
+            for (v, quads) in interleave(x).into_iter().enumerate() {
+                // SAFETY: a column holds 256 bytes a block.
+                unsafe { _mm512_storeu_si512(to.wrapping_add(64 * v).cast(), quads) };
+            }
+            to = to.wrapping_add(s.column);
+        }
+    }
+}
+
+/// Stages rows one after the other, 64 codes each.
+///
+/// # Safety
+/// The contract of [`StageFn`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn stage_codes<const SIGNED: bool>(s: &Stage<'_>) {
+    for (block, &source) in s.sources.iter().enumerate() {
+        for at in 0..s.count {
+            let to = s.to.wrapping_add(at * s.column + 64 * block);
+            // SAFETY: 64 bytes are readable in each column of a source, a staged column holds 64 bytes a row.
+            unsafe {
+                let codes = _mm512_loadu_si512(source.wrapping_add(at * s.pitch).cast());
+                _mm512_storeu_si512(to.cast(), unsigned::<SIGNED>(codes));
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The contract of [`TileFn`], for `count` tiles that follow each other.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn depthwise<const MR: usize, const FOLD: usize, const STORE: Store>(t: &Tile<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        if STORE == CODES && !t.epilogue.bias.is_empty() {
+            depthwise_tiles::<MR, FOLD, STORE, true>(t);
+        } else {
+            depthwise_tiles::<MR, FOLD, STORE, false>(t);
+        }
+    }
+}
+
+/// `BIAS`: R6 adds a float.
+///
+/// # Safety
+/// As [`depthwise`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn depthwise_tiles<const MR: usize, const FOLD: usize, const STORE: Store, const BIAS: bool>(t: &Tile<'_>) {
+    let mut corrected = MaybeUninit::uninit();
+    for tile in 0..t.count {
+        let rows = t.rows.wrapping_add(tile * t.runs * MR);
+        let y = t.output.wrapping_add(tile * MR * t.stride);
+        // SAFETY: passed on; the initial values are four vectors a pixel, or the same four for all.
+        unsafe {
+            let (initial, pixel) = if t.epilogue.weight_zero_point.is_empty() {
+                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
+            } else {
+                depthwise_corrected::<MR>(rows, t, &mut corrected);
+                (corrected.as_ptr().cast(), 4)
+            };
+            let mut acc = [[_mm512_setzero_si512(); 4]; MR];
+            for i in 0..MR {
+                for v in 0..4 {
+                    acc[i][v] = initial.add(i * pixel + v).read_unaligned();
+                }
+            }
+            let acc = columns::<MR, true>(rows, acc, t);
+            if STORE == CODES {
+                store_codes::<MR, FOLD, BIAS>(acc, y, t);
+            } else {
+                store_words::<MR, FOLD, STORE>(acc, y, t);
+            }
+        }
+    }
+}
+
+/// Initial values less z_W · Σ x. Through memory: in one function with the rest, the rest would lose its registers.
+///
+/// # Safety
+/// The contract of [`TileFn`], and weight zero points are present.
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn depthwise_corrected<const MR: usize>(
+    rows: *const *const u8,
+    t: &Tile<'_>,
+    initial: &mut MaybeUninit<[[__m512i; 4]; MR]>,
+) {
+    let mut acc = [[_mm512_setzero_si512(); 4]; MR];
+    // SAFETY: passed on.
+    unsafe {
+        let sums = columns::<MR, false>(rows, acc, t);
+        epilogue::start::<MR, 4>(&mut acc, t);
+        epilogue::subtract_channel_sums::<MR, 4>(&mut acc, sums, t);
+    }
+    initial.write(acc);
+}
+
+/// Adds the staged columns of MR pixels, each code times its weight (`WEIGHTED`) or, where it has one, times 1.
+///
+/// # Safety
+/// The contract of [`TileFn`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn columns<const MR: usize, const WEIGHTED: bool>(
+    rows: *const *const u8,
+    mut acc: [[__m512i; 4]; MR],
+    t: &Tile<'_>,
+) -> [[__m512i; 4]; MR] {
+    let ones = t.weights.wrapping_add(256 * t.runs * t.run_len);
+    let mut w = t.weights;
+    for run in 0..t.runs {
+        let mut x = [core::ptr::null::<u8>(); MR];
+        for i in 0..MR {
+            // SAFETY: the table holds runs × MR pointers.
+            x[i] = unsafe { *rows.add(run * MR + i) };
+        }
+        for block in 0..t.run_len {
+            let mut weights = [_mm512_setzero_si512(); 4];
+            for v in 0..4 {
+                let from = if WEIGHTED { w.wrapping_add(64 * v) } else { ones.wrapping_add(64 * block) };
+                // SAFETY: the panel holds four vectors for every run and block, then one of ones for every block.
+                weights[v] = unsafe { _mm512_loadu_si512(from.cast()) };
+            }
+            for i in 0..MR {
+                for v in 0..4 {
+                    // SAFETY: a staged column holds four vectors a block.
+                    let codes = unsafe { _mm512_loadu_si512(x[i].add(256 * block + 64 * v).cast()) };
+                    acc[i][v] = _mm512_dpbusd_epi32(acc[i][v], codes, weights[v]);
+                }
+            }
+            w = w.wrapping_add(256);
+        }
+    }
+    acc
+}
+
+/// Vector v of every pixel.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn column<const MR: usize>(acc: &[[__m512i; 4]; MR], v: usize) -> [__m512i; MR] {
+    let mut column = [_mm512_setzero_si512(); MR];
+    for i in 0..MR {
+        column[i] = acc[i][v];
+    }
+    column
+}
+
+/// R6 for MR pixels of 64 channels, or of FOLD segments of 64 / FOLD channels, each stored to its own place.
+///
+/// # Safety
+/// The contract of [`TileFn`], with `y` in place of the output.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn store_codes<const MR: usize, const FOLD: usize, const BIAS: bool>(
+    acc: [[__m512i; 4]; MR],
+    y: *mut u8,
+    t: &Tile<'_>,
+) {
+    let mut scaled = [[_mm512_setzero_si512(); 4]; MR];
+    for v in 0..4 {
+        // SAFETY: the epilogue's vectors reach over the panel.
+        let vector = unsafe { epilogue::scale_pixels::<MR, BIAS>(column(&acc, v), t.first + 16 * v, t) };
+        for i in 0..MR {
+            scaled[i][v] = vector[i];
+        }
+    }
+    let (narrow, mask) = (epilogue::Narrow::new(t), epilogue::first(t.channels));
+    for i in 0..MR {
+        let codes = narrow.codes(scaled[i]);
+        let y = y.wrapping_add(i * t.stride);
+        // SAFETY: every segment's pixel is writable for `channels` channels, the mask leaves out what lies beyond.
+        unsafe {
+            match FOLD {
+                1 => _mm512_mask_storeu_epi8(y.cast(), mask, codes),
+                2 => {
+                    let second = _mm512_extracti64x4_epi64::<1>(codes);
+                    _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes));
+                    _mm256_mask_storeu_epi8(y.wrapping_add(t.segment).cast(), mask as u32, second);
+                }
+                _ => {
+                    for (f, lane) in lanes(codes).into_iter().enumerate() {
+                        _mm_mask_storeu_epi8(y.wrapping_add(f * t.segment).cast(), mask as u16, lane);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The same for accumulators and R9.
+///
+/// # Safety
+/// As [`store_codes`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn store_words<const MR: usize, const FOLD: usize, const STORE: Store>(
+    acc: [[__m512i; 4]; MR],
+    y: *mut u8,
+    t: &Tile<'_>,
+) {
+    let mask = epilogue::first(t.channels);
+    for i in 0..MR {
+        for v in 0..4 {
+            let mut words = acc[i][v];
+            if STORE == REALS {
+                // SAFETY: the epilogue's vectors reach over the panel.
+                words = _mm512_castps_si512(unsafe { epilogue::real(words, t.first + 16 * v, t) });
+            }
+            // Dword d of lane l belongs to channel 16·l + 4·v + d of all segments.
+            for (l, dwords) in lanes(words).into_iter().enumerate() {
+                let (f, channel) = (l * FOLD / 4, 16 * (l % (4 / FOLD)) + 4 * v);
+                let y = y.wrapping_add(i * t.stride + f * t.segment + 4 * channel);
+                // SAFETY: as in `store_codes`, four channels of 4 bytes.
+                unsafe { _mm_mask_storeu_epi32(y.cast(), (mask >> channel) as u8, dwords) };
+            }
+        }
+    }
+}
+
+/// The four 128-bit lanes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn lanes(v: __m512i) -> [__m128i; 4] {
+    [
+        _mm512_castsi512_si128(v),
+        _mm512_extracti32x4_epi32::<1>(v),
+        _mm512_extracti32x4_epi32::<2>(v),
+        _mm512_extracti32x4_epi32::<3>(v),
+    ]
+}
+
+/// # Safety
+/// The contract of [`TileFn`], for `count` tiles that follow each other.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn grouped<const MR: usize, const QUADS: usize, const STORE: Store>(t: &Tile<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        if STORE == CODES && !t.epilogue.bias.is_empty() {
+            grouped_tiles::<MR, QUADS, STORE, true>(t);
+        } else {
+            grouped_tiles::<MR, QUADS, STORE, false>(t);
+        }
+    }
+}
+
+/// `BIAS`: R6 adds a float.
+///
+/// # Safety
+/// As [`grouped`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn grouped_tiles<const MR: usize, const QUADS: usize, const STORE: Store, const BIAS: bool>(t: &Tile<'_>) {
+    let mut corrected = MaybeUninit::uninit();
+    for tile in 0..t.count {
+        let rows = t.rows.wrapping_add(tile * t.runs * MR);
+        let y = t.output.wrapping_add(tile * MR * t.stride);
+        // SAFETY: passed on; the initial values are a vector a pixel, or the same for all.
+        unsafe {
+            let (initial, pixel) = if t.epilogue.weight_zero_point.is_empty() {
+                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
+            } else {
+                grouped_corrected::<MR, QUADS>(rows, t, &mut corrected);
+                (corrected.as_ptr().cast(), 1)
+            };
+            let mut acc = in_order(codes::<MR, QUADS, true>(rows, t));
+            for i in 0..MR {
+                acc[i] = _mm512_add_epi32(acc[i], initial.add(i * pixel).read_unaligned());
+            }
+            if STORE == CODES {
+                store_pixels::<MR, QUADS, BIAS>(acc, y, t);
+                continue;
+            }
+            let mask = epilogue::first(t.channels) as u16;
+            for i in 0..MR {
+                let words = if STORE == REALS { _mm512_castps_si512(epilogue::real(acc[i], t.first, t)) } else { acc[i] };
+                _mm512_mask_storeu_epi32(y.wrapping_add(i * t.stride).cast(), mask, words);
+            }
+        }
+    }
+}
+
+/// Initial values less z_W · Σ x.
+///
+/// # Safety
+/// The contract of [`TileFn`], and weight zero points are present.
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn grouped_corrected<const MR: usize, const QUADS: usize>(
+    rows: *const *const u8,
+    t: &Tile<'_>,
+    initial: &mut MaybeUninit<[[__m512i; 1]; MR]>,
+) {
+    let (mut acc, mut channel_sums) = ([[_mm512_setzero_si512(); 1]; MR], [[_mm512_setzero_si512(); 1]; MR]);
+    // SAFETY: passed on.
+    unsafe {
+        let sums = in_order(codes::<MR, QUADS, false>(rows, t));
+        for i in 0..MR {
+            channel_sums[i][0] = sums[i];
+        }
+        epilogue::start::<MR, 1>(&mut acc, t);
+        epilogue::subtract_channel_sums::<MR, 1>(&mut acc, channel_sums, t);
+    }
+    initial.write(acc);
+}
+
+/// Sums over the taps of MR pixels: every 128-bit lane holds the same 16 codes, each dword of it a quad of a group,
+/// and QUADS vectors of weights one output a lane.
+///
+/// # Safety
+/// The contract of [`TileFn`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn codes<const MR: usize, const QUADS: usize, const WEIGHTED: bool>(
+    rows: *const *const u8,
+    t: &Tile<'_>,
+) -> [[__m512i; QUADS]; MR] {
+    let mut acc = [[_mm512_setzero_si512(); QUADS]; MR];
+    let mut w = t.weights;
+    if !WEIGHTED {
+        w = w.wrapping_add(64 * QUADS * t.runs * t.run_len);
+    }
+    for run in 0..t.runs {
+        let mut x = [core::ptr::null::<u8>(); MR];
+        for i in 0..MR {
+            // SAFETY: the table holds runs × MR pointers.
+            x[i] = unsafe { *rows.add(run * MR + i) }.wrapping_add(t.channel);
+        }
+        for row in 0..t.run_len {
+            let mut weights = [_mm512_setzero_si512(); QUADS];
+            for n in 0..QUADS {
+                // SAFETY: the panel holds QUADS vectors for every run and row, then as many of ones.
+                weights[n] = unsafe { _mm512_loadu_si512(w.wrapping_add(64 * n).cast()) };
+            }
+            for i in 0..MR {
+                // SAFETY: a staged column holds 64 bytes a row, of which `channel` left out a multiple of 16.
+                let lane = unsafe { _mm_loadu_si128(x[i].add(64 * row).cast()) };
+                for n in 0..QUADS {
+                    acc[i][n] = _mm512_dpbusd_epi32(acc[i][n], _mm512_broadcast_i32x4(lane), weights[n]);
+                }
+            }
+            if WEIGHTED {
+                w = w.wrapping_add(64 * QUADS);
+            }
+        }
+    }
+    acc
+}
+
+/// Adds the quads of each output and puts 16 outputs in order of channels.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn in_order<const MR: usize, const QUADS: usize>(acc: [[__m512i; QUADS]; MR]) -> [__m512i; MR] {
+    let mut sums = [_mm512_setzero_si512(); MR];
+    for i in 0..MR {
+        sums[i] = if QUADS == 1 {
+            // Lane l, dword d: output l of group d.
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_permutexvar_epi32(order, acc[i][0])
+        } else {
+            let (a, b) = (_mm512_castsi512_ps(acc[i][0]), _mm512_castsi512_ps(acc[i][1 % QUADS]));
+            let even = _mm512_castps_si512(_mm512_shuffle_ps::<0x88>(a, b));
+            let odd = _mm512_castps_si512(_mm512_shuffle_ps::<0xdd>(a, b));
+            // Lane l, dword 2·n + g: output 2·l + n of group g.
+            let order = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+            _mm512_permutexvar_epi32(order, _mm512_add_epi32(even, odd))
+        };
+    }
+    sums
+}
+
+/// R6 for MR pixels of 16 channels.
+///
+/// # Safety
+/// The contract of [`TileFn`], with `y` in place of the output.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn store_pixels<const MR: usize, const QUADS: usize, const BIAS: bool>(
+    acc: [__m512i; MR],
+    y: *mut u8,
+    t: &Tile<'_>,
+) {
+    // SAFETY: the epilogue's vectors reach over the panel.
+    let scaled = unsafe { epilogue::scale_pixels::<MR, BIAS>(acc, t.first, t) };
+    let (narrow, mask) = (epilogue::Narrow::new(t), epilogue::first(t.channels) as u16);
+    // Lane l of four narrowed pixels to the front: pixels then follow each other, 16 bytes each.
+    let by_pixel = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    for top in (0..MR).step_by(4) {
+        let mut v = [_mm512_setzero_si512(); 4];
+        for i in 0..4 {
+            v[i] = scaled[(top + i).min(MR - 1)];
+        }
+        let codes = lanes(_mm512_permutexvar_epi32(by_pixel, narrow.codes(v)));
+        for i in top..(top + 4).min(MR) {
+            // SAFETY: the pixel is writable for `channels` channels, the mask leaves out what lies beyond.
+            unsafe { _mm_mask_storeu_epi8(y.wrapping_add(i * t.stride).cast(), mask, codes[i - top]) };
+        }
+    }
+}
