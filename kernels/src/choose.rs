@@ -1,7 +1,7 @@
 //! Which kernel a layer gets.
 
 use crate::IsaName;
-use crate::micro::{Kind, Microkernel};
+use crate::micro::{Kind, Microkernel, Window};
 use core::fmt;
 use qexact_reference::{Axis, Conv};
 
@@ -15,6 +15,10 @@ static ALL: &[Microkernel] = &[
     crate::x86_64::avx512_vnni::GEMM,
     crate::x86_64::avx512_vnni::DEPTHWISE,
     crate::x86_64::rows512::DEPTHWISE,
+    crate::x86_64::rows512::DEPTHWISE3,
+    crate::x86_64::rows512::DEPTHWISE3_STRIDE2,
+    crate::x86_64::rows512::DEPTHWISE5,
+    crate::x86_64::rows512::DEPTHWISE5_STRIDE2,
     crate::x86_64::rows512::GROUPED4,
     crate::x86_64::rows512::GROUPED8,
 ];
@@ -47,27 +51,31 @@ const FEW_CHANNELS: usize = 16;
 
 /// The kernel for a shape: a pure function, so that any machine can ask what another would choose.
 pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
-    let kernel = find(isa, kind(shape)).or_else(|| find(isa, Kind::Gemm));
+    let kernel = kinds(shape).into_iter().find_map(|kind| find(isa, kind));
     let [_, _, width] = shape.axes;
     let few = shape.in_channels < FEW_CHANNELS || !shape.in_channels.is_multiple_of(4);
     let rows = shape.groups == 1 && width.dilation == 1 && width.kernel > 1 && few;
     Choice { kernel, reads: if rows { Reads::KernelRows } else { Reads::Taps } }
 }
 
-/// What kind of kernel serves a shape best.
-fn kind(shape: &Conv) -> Kind {
-    let (inputs, outputs) = (shape.group_inputs(), shape.group_outputs());
-    let [depth, height, _] = shape.axes;
+/// The kinds of kernels that serve a shape, best first.
+fn kinds(shape: &Conv) -> [Kind; 3] {
+    let [depth, height, width] = shape.axes;
     // Rows of pixels lie in planes.
     let plane = depth == Axis::UNIT;
-    match (inputs, outputs) {
-        _ if shape.groups == 1 => Kind::Gemm,
+    match (shape.group_inputs(), shape.group_outputs()) {
+        _ if shape.groups == 1 => [Kind::Gemm; 3],
         // A kernel of one row has nothing to put side by side.
-        (1, 1) if plane && height.kernel > 1 => Kind::DepthwiseRows,
-        (1, 1) => Kind::Depthwise,
-        (2, 2) | (4, 4) if plane => Kind::GroupedRows { quads: 1 },
-        (8, 8) if plane => Kind::GroupedRows { quads: 2 },
-        _ => Kind::Gemm,
+        (1, 1) if plane && height.kernel > 1 => {
+            let blocks = height.kernel.div_ceil(4);
+            let window = Window::Fixed { kernel: width.kernel, blocks, stride: width.stride };
+            let window = if width.dilation == 1 { window } else { Window::Any };
+            [Kind::DepthwiseRows(window), Kind::DepthwiseRows(Window::Any), Kind::Depthwise]
+        }
+        (1, 1) => [Kind::Depthwise; 3],
+        (2, 2) | (4, 4) if plane => [Kind::GroupedRows { quads: 1 }, Kind::Gemm, Kind::Gemm],
+        (8, 8) if plane => [Kind::GroupedRows { quads: 2 }, Kind::Gemm, Kind::Gemm],
+        _ => [Kind::Gemm; 3],
     }
 }
 

@@ -49,7 +49,7 @@ impl Packed {
         let (panels, order) = match kernel.kind {
             Kind::Gemm => gemm_panels(layer, lanes, kernel.vectors),
             Kind::Depthwise => depthwise_panels(layer, lanes),
-            Kind::DepthwiseRows => depthwise_row_panels(layer, lanes),
+            Kind::DepthwiseRows(_) => depthwise_row_panels(layer, lanes),
             Kind::GroupedRows { .. } => grouped_row_panels(layer, lanes),
         };
         let mut rows = None;
@@ -57,7 +57,7 @@ impl Packed {
             Kind::Gemm => Weights::pack(layer, (panels, &order), lanes, (gather.runs, gather.run_len), kernel.format),
             // A depthwise channel has one code a tap: its taps are what gets packed together.
             Kind::Depthwise => Weights::pack(layer, (panels, &order), lanes, (1, gather.runs), kernel.format),
-            Kind::DepthwiseRows | Kind::GroupedRows { .. } => {
+            Kind::DepthwiseRows(_) | Kind::GroupedRows { .. } => {
                 rows.insert(Rows::new(shape, kernel)?).pack(layer, kernel, panels, &order)
             }
         };
@@ -119,6 +119,8 @@ pub(crate) struct Scratch<'s> {
     edge_pointers: &'s mut [*const u8],
     /// … and the channels they point to, where a whole block would reach beyond the input.
     edge: &'s mut [u8],
+    /// Offsets in the input of the rows of a band, `usize::MAX` where they are padding.
+    offsets: &'s mut [usize],
 }
 
 /// Lengths of the parts of [`Scratch`], in elements.
@@ -131,6 +133,7 @@ struct Lengths {
     tile: usize,
     edge_pointers: usize,
     edge: usize,
+    offsets: usize,
 }
 
 impl Lengths {
@@ -150,6 +153,7 @@ impl Lengths {
             tile: kernel.rows * kernel.width(),
             edge_pointers,
             edge: edge_pointers * kernel.width(),
+            offsets: 0,
         }
     }
 }
@@ -162,9 +166,9 @@ impl<'s> Scratch<'s> {
     pub(crate) fn len(packed: &Packed, shape: &Conv) -> usize {
         let l = Lengths::of(packed, shape);
         let pointer = size_of::<*const u8>();
-        let parts =
-            [l.padding, l.copy, l.pointers * pointer, l.row_sums * 4, l.tile * 4, l.edge_pointers * pointer, l.edge];
-        LINE + parts.iter().map(|bytes| bytes.next_multiple_of(LINE)).sum::<usize>()
+        let pointers = [l.pointers * pointer, l.edge_pointers * pointer, l.offsets * size_of::<usize>()];
+        let parts = [l.padding, l.copy, l.row_sums * 4, l.tile * 4, l.edge].into_iter().chain(pointers);
+        LINE + parts.map(|bytes| bytes.next_multiple_of(LINE)).sum::<usize>()
     }
 
     fn divide(mut memory: &'s mut [u8], l: &Lengths) -> Scratch<'s> {
@@ -178,6 +182,7 @@ impl<'s> Scratch<'s> {
             tile: take(&mut memory, l.tile),
             edge_pointers: take(&mut memory, l.edge_pointers),
             edge: take(&mut memory, l.edge),
+            offsets: take(&mut memory, l.offsets),
         }
     }
 }
@@ -186,6 +191,7 @@ impl<'s> Scratch<'s> {
 trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for i32 {}
+impl Plain for usize {}
 impl Plain for *const u8 {}
 
 /// Splits `len` elements off the front, and the rest of their last cache line with them.
@@ -331,7 +337,7 @@ impl Driver<'_> {
     fn input_channel(&self, panel: &Panel) -> usize {
         match self.packed.kernel.kind {
             Kind::Gemm => panel.group * self.packed.gather.run_len,
-            Kind::Depthwise | Kind::DepthwiseRows | Kind::GroupedRows { .. } => panel.channel,
+            Kind::Depthwise | Kind::DepthwiseRows(_) | Kind::GroupedRows { .. } => panel.channel,
         }
     }
 

@@ -95,9 +95,18 @@ pub(crate) enum Kind {
     Depthwise,
     /// The same, by rows of output pixels over staged columns that hold vertically adjacent codes of a channel side
     /// by side.
-    DepthwiseRows,
+    DepthwiseRows(Window),
     /// Groups of 4 · `quads` inputs and as many outputs, by rows of output pixels over staged columns.
     GroupedRows { quads: usize },
+}
+
+/// What a depthwise row kernel knows of its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Window {
+    Any,
+    /// Columns of taps, undilated, blocks of a staged column, and the stride of columns. Tiles of the largest size
+    /// take all pixels of a row in one call.
+    Fixed { kernel: usize, blocks: usize, stride: usize },
 }
 
 /// A family of tile functions that share a packing.
@@ -124,5 +133,10 @@ impl Microkernel {
     /// Channels of the widest panel.
     pub(crate) fn width(&self) -> usize {
         self.lanes * self.vectors
+    }
+
+    /// Whether one call takes this many pixels, whatever its tiles: kernels of a fixed window.
+    pub(crate) fn takes_rows(&self, rows: usize) -> bool {
+        matches!(self.kind, Kind::DepthwiseRows(Window::Fixed { .. })) && rows >= self.rows
     }
 }

@@ -73,7 +73,7 @@ impl Rows {
         let sharing = |rows: usize| if height.dilation == 1 { rows.min(output_height) } else { 1 };
         let register = 4 * kernel.lanes;
         let (band, staged_rows, blocks, column, row_weights, row_offset);
-        if kernel.kind == Kind::DepthwiseRows {
+        if matches!(kernel.kind, Kind::DepthwiseRows(_)) {
             let depth = kernel.format.depth();
             blocks = height.kernel.div_ceil(depth);
             staged_rows = blocks * depth;
@@ -125,6 +125,7 @@ impl Rows {
             tile: self.pixels * register,
             edge_pointers: self.staged_rows * MOST_SEGMENTS,
             edge: self.staged_rows * MOST_SEGMENTS * register,
+            offsets: self.staged_rows,
         }
     }
 
@@ -196,9 +197,24 @@ fn pairs(a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> {
 /// Segments of a register: 1, 2 or 4, each with a table of pointers for its length.
 const MOST_SEGMENTS: usize = 4;
 const TABLES: usize = 3;
+/// Offset of rows that lie in the padding.
+const PADDING: usize = usize::MAX;
 
-/// How many rows a kernel's tiles take, with their number: tiles of at most `most` rows, as even as possible.
-fn tiles(rows: usize, most: usize) -> [(usize, usize); 2] {
+/// What scratch memory still holds from one band to the next.
+struct Held {
+    /// Lengths that the tables are for.
+    tables: [usize; TABLES],
+    /// Columns, first of the padded input and number, on whose sides the padding is staged.
+    padded: Range<usize>,
+}
+
+/// The tiles that `rows` pixels are computed in: their number and size.
+fn tiles(kernel: &Microkernel, rows: usize) -> [(usize, usize); 2] {
+    if kernel.takes_rows(rows) { [(0, 0), (rows, kernel.rows)] } else { even_tiles(rows, kernel.rows) }
+}
+
+/// Tiles of at most `most` rows, as even as possible.
+fn even_tiles(rows: usize, most: usize) -> [(usize, usize); 2] {
     let tiles = rows.div_ceil(most);
     [(rows % tiles, rows / tiles + 1), (tiles - rows % tiles, rows / tiles)]
 }
@@ -211,7 +227,7 @@ impl Driver<'_> {
     pub(super) unsafe fn bands(&self, rows: &Rows, input: &[u8], scratch: &mut Scratch<'_>) {
         let Range { start: mut row, end } = self.target.region.rows;
         let width = rows.output_width;
-        let mut tables = [0; TABLES];
+        let mut held = Held { tables: [0; TABLES], padded: 0..0 };
         while row < end {
             let (line, x) = (row / width, row % width);
             let (image, y) = (line / rows.output_height, line % rows.output_height);
@@ -222,24 +238,25 @@ impl Driver<'_> {
             for columns in even_parts(columns, rows.pixels) {
                 let band = Band { image, y, lines, columns };
                 // SAFETY: passed on.
-                unsafe { self.band(rows, &band, input, &mut tables, scratch) };
+                unsafe { self.band(rows, &band, input, &mut held, scratch) };
             }
         }
     }
 
     /// # Safety
-    /// As [`run`](super::run); `tables` are the lengths of the tables in `scratch`.
+    /// As [`run`](super::run); `held` is what `scratch` holds.
     unsafe fn band(
         &self,
         rows: &Rows,
         band: &Band,
         input: &[u8],
-        tables: &mut [usize; TABLES],
+        held: &mut Held,
         scratch: &mut Scratch<'_>,
     ) {
         let (kernel, region) = (self.packed.kernel, &self.target.region);
-        let depthwise = kernel.kind == Kind::DepthwiseRows;
+        let depthwise = matches!(kernel.kind, Kind::DepthwiseRows(_));
         let register = 4 * kernel.lanes;
+        self.offsets(rows, band, scratch.offsets);
         let mut staged = None;
         for panel in &self.packed.weights.panels {
             let inside =
@@ -255,12 +272,12 @@ impl Driver<'_> {
                 staged = Some(channel);
                 let split = [segments, distance, length];
                 // SAFETY: passed on.
-                unsafe { self.stage(rows, band, (channel, panel), split, input, scratch) };
+                unsafe { self.stage(rows, band, (channel, panel), split, input, held, scratch) };
             }
             let slot = segments.ilog2() as usize;
             let table = &mut scratch.pointers[slot * rows.pixels * rows.width.kernel..][..length * rows.width.kernel];
-            if tables[slot] != length {
-                tables[slot] = length;
+            if held.tables[slot] != length {
+                held.tables[slot] = length;
                 fill_table(rows, kernel, length, scratch.copy.as_ptr(), table);
             }
 
@@ -276,7 +293,7 @@ impl Driver<'_> {
                     (scratch.tile.as_mut_ptr().cast(), width * element, panel.channels)
                 };
                 let mut done = 0;
-                for (count, size) in tiles(length, kernel.rows) {
+                for (count, size) in tiles(kernel, length) {
                     if count == 0 {
                         continue;
                     }
@@ -311,6 +328,19 @@ impl Driver<'_> {
         }
     }
 
+    /// Offsets in the input of a band's staged rows; what lies in the padding or is not needed has none.
+    fn offsets(&self, rows: &Rows, band: &Band, offsets: &mut [usize]) {
+        let height = &rows.height;
+        let needed = (band.lines - 1) * height.stride + height.kernel;
+        for (row, offset) in offsets.iter_mut().enumerate() {
+            let y = (band.y * height.stride + row * height.dilation).checked_sub(height.padding[0]);
+            *offset = match y.filter(|&y| row < needed && y < height.input) {
+                Some(y) => (band.image * height.input + y) * rows.width.input * rows.in_channels,
+                None => PADDING,
+            };
+        }
+    }
+
     /// Stages the columns of a band for the channels from `channel` on, split into segments: their number,
     /// distance and length in pixels.
     ///
@@ -323,24 +353,18 @@ impl Driver<'_> {
         (channel, panel): (usize, &Panel),
         [segments, distance, length]: [usize; 3],
         input: &[u8],
+        held: &mut Held,
         scratch: &mut Scratch<'_>,
     ) {
-        let (kernel, width, height) = (self.packed.kernel, &rows.width, &rows.height);
+        let (kernel, width) = (self.packed.kernel, &rows.width);
         let pitch = rows.in_channels;
         let bytes = 4 * kernel.lanes / segments;
-        let needed = (band.lines - 1) * height.stride + height.kernel;
-        // Offset of each staged row in the input; what lies in the padding or is not needed has none.
-        let offset = |row: usize| {
-            let y = if row < needed { (band.y * height.stride + row * height.dilation).checked_sub(height.padding[0]) } else { None };
-            let y = y.filter(|&y| y < height.input)?;
-            Some(((band.image * height.input + y) * width.input) * pitch + channel)
-        };
         // Column of the padded input that a segment begins with.
         let begin = |segment: usize| (band.columns.start + segment * distance) * width.stride;
         let left = width.padding[0];
         // Columns of the last row behind which a register may still be read from the input.
-        let last = (0..rows.staged_rows).filter_map(offset).max();
-        let readable = last.map_or(width.input, |last| match input.len().checked_sub(last + bytes) {
+        let last = scratch.offsets.iter().rev().find(|&&offset| offset != PADDING);
+        let readable = last.map_or(width.input, |last| match input.len().checked_sub(last + channel + bytes) {
             Some(rest) => (rest / pitch + 1).min(width.input),
             None => 0,
         });
@@ -350,21 +374,37 @@ impl Driver<'_> {
             left.saturating_sub(begin(0))..(left + readable).saturating_sub(begin(segments - 1)).min(count);
         let function = kernel.stage.expect("a row kernel")(panel.vectors, self.signed);
         let sources = &mut scratch.edge_pointers[..rows.staged_rows * segments];
+        // Columns of padding on both sides are the same for all rows and panels.
+        let padding = [0..left.saturating_sub(begin(0)).min(count), (left + width.input).saturating_sub(begin(0)).min(count)..count];
+        let padded = segments == 1 && held.padded == (begin(0)..count);
+        held.padded = if segments == 1 { begin(0)..count } else { 0..0 };
         let mut at = 0;
         while at < count {
-            let run = if interior.contains(&at) { interior.end - at } else { 1 };
-            for (i, source) in sources.iter_mut().enumerate() {
-                let x = (begin(i % segments) + at).checked_sub(left).filter(|&x| x < width.input);
-                *source = match (offset(i / segments), x) {
-                    (Some(row), Some(x)) if row + x * pitch + bytes <= input.len() => input[row + x * pitch..].as_ptr(),
-                    (Some(row), Some(x)) => {
-                        let edge = &mut scratch.edge[i * bytes..][..bytes];
-                        let codes = &input[row + x * pitch..];
-                        edge[..codes.len()].copy_from_slice(codes);
-                        edge.as_ptr()
-                    }
-                    _ => scratch.padding.as_ptr(),
-                };
+            let mut run = if interior.contains(&at) { interior.end - at } else { 1 };
+            if segments == 1 && let Some(side) = padding.iter().find(|side| side.contains(&at)) {
+                run = side.end - at;
+                if padded {
+                    at += run;
+                    continue;
+                }
+            }
+            for (row, sources) in sources.chunks_exact_mut(segments).enumerate() {
+                let row_offset = Some(scratch.offsets[row]).filter(|&offset| offset != PADDING).map(|o| o + channel);
+                for (segment, source) in sources.iter_mut().enumerate() {
+                    let x = (begin(segment) + at).checked_sub(left).filter(|&x| x < width.input);
+                    *source = match (row_offset, x) {
+                        (Some(row), Some(x)) if row + x * pitch + bytes <= input.len() => {
+                            input[row + x * pitch..].as_ptr()
+                        }
+                        (Some(offset), Some(x)) => {
+                            let edge = &mut scratch.edge[(row * segments + segment) * bytes..][..bytes];
+                            let codes = &input[offset + x * pitch..];
+                            edge[..codes.len()].copy_from_slice(codes);
+                            edge.as_ptr()
+                        }
+                        _ => scratch.padding.as_ptr(),
+                    };
+                }
             }
             let to = scratch.copy[at * rows.column..].as_mut_ptr();
             // SAFETY: in the interior each row is readable up to `readable` columns, all other columns are staged one
@@ -378,9 +418,13 @@ impl Driver<'_> {
 
 /// Pointers of a segment's tiles, `[tile][tap][pixel]`: to the staged column under each tap.
 fn fill_table(rows: &Rows, kernel: &Microkernel, length: usize, staged: *const u8, table: &mut [*const u8]) {
+    table[0] = staged;
+    if kernel.takes_rows(length) {
+        return;
+    }
     let mut slots = table.iter_mut();
     let mut first = 0;
-    for (count, size) in tiles(length, kernel.rows) {
+    for (count, size) in tiles(kernel, length) {
         for _ in 0..count {
             for (tap, pixel) in pairs(rows.width.kernel, size) {
                 let column = (first + pixel) * rows.width.stride + tap * rows.width.dilation;
@@ -430,7 +474,7 @@ mod tests {
     #[test]
     fn tiles_cover_their_rows_evenly() {
         for (rows, most) in pairs(200, 14).map(|(rows, most)| (rows + 1, most + 1)) {
-            let [(many, more), (few, less)] = tiles(rows, most);
+            let [(many, more), (few, less)] = even_tiles(rows, most);
             assert_eq!(many * more + few * less, rows);
             assert!(less >= 1 && (many == 0 || more <= most) && less <= most);
             assert_eq!(many + few, rows.div_ceil(most));

@@ -4,7 +4,7 @@ use super::avx512_vnni::interleave;
 use super::epilogue512 as epilogue;
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
-use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn};
+use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn, Window};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
@@ -13,12 +13,15 @@ use core::mem::MaybeUninit;
 const ROWS: usize = 6;
 /// Grouped: 12 × 2 accumulators, 2 vectors of weights, 1 of codes: 27 of 32.
 const GROUPED_ROWS: usize = 12;
-const _: () = assert!(ROWS * 4 + 5 <= 32 && GROUPED_ROWS * 2 + 3 <= 32);
+/// Depthwise, with the weights of a vector in registers: 7 accumulators, up to 10 of weights, 1 of codes, and what of
+/// the finished vectors fits.
+const WINDOW_ROWS: usize = 7;
+const _: () = assert!(ROWS < WINDOW_ROWS && ROWS * 4 + 5 <= 32 && GROUPED_ROWS * 2 + 3 <= 32);
 
 pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     name: "depthwise_rows_avx512_vnni_6x64",
     isa: IsaName::Avx512Vnni,
-    kind: Kind::DepthwiseRows,
+    kind: Kind::DepthwiseRows(Window::Any),
     rows: ROWS,
     lanes: 16,
     vectors: 4,
@@ -39,6 +42,44 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
         (_, false) => stage_quads::<4, false>,
         (_, true) => stage_quads::<4, true>,
     }),
+};
+
+pub(crate) const DEPTHWISE3: Microkernel = Microkernel {
+    name: "depthwise_rows_avx512_vnni_7x64_3x3",
+    kind: Kind::DepthwiseRows(Window::Fixed { kernel: 3, blocks: 1, stride: 1 }),
+    rows: WINDOW_ROWS,
+    tile: |rows, vectors, signed, store| match rows {
+        WINDOW_ROWS => window_for::<3, 1, 1>(vectors, store),
+        _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
+    },
+    ..DEPTHWISE
+};
+pub(crate) const DEPTHWISE3_STRIDE2: Microkernel = Microkernel {
+    name: "depthwise_rows_avx512_vnni_7x64_3x3_stride2",
+    kind: Kind::DepthwiseRows(Window::Fixed { kernel: 3, blocks: 1, stride: 2 }),
+    tile: |rows, vectors, signed, store| match rows {
+        WINDOW_ROWS => window_for::<3, 1, 2>(vectors, store),
+        _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
+    },
+    ..DEPTHWISE3
+};
+pub(crate) const DEPTHWISE5: Microkernel = Microkernel {
+    name: "depthwise_rows_avx512_vnni_7x64_5x5",
+    kind: Kind::DepthwiseRows(Window::Fixed { kernel: 5, blocks: 2, stride: 1 }),
+    tile: |rows, vectors, signed, store| match rows {
+        WINDOW_ROWS => window_for::<5, 2, 1>(vectors, store),
+        _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
+    },
+    ..DEPTHWISE3
+};
+pub(crate) const DEPTHWISE5_STRIDE2: Microkernel = Microkernel {
+    name: "depthwise_rows_avx512_vnni_7x64_5x5_stride2",
+    kind: Kind::DepthwiseRows(Window::Fixed { kernel: 5, blocks: 2, stride: 2 }),
+    tile: |rows, vectors, signed, store| match rows {
+        WINDOW_ROWS => window_for::<5, 2, 2>(vectors, store),
+        _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
+    },
+    ..DEPTHWISE3
 };
 
 const GROUPED: Microkernel = Microkernel {
@@ -76,6 +117,20 @@ fn depthwise_table<const FOLD: usize>(store: Store) -> &'static [TileFn; ROWS] {
         CODES => const { &of::<FOLD, CODES>() },
         REALS => const { &of::<FOLD, REALS>() },
         _ => const { &of::<FOLD, ACCUMULATORS>() },
+    }
+}
+
+fn window_for<const KERNEL: usize, const BLOCKS: usize, const STRIDE: usize>(vectors: usize, store: Store) -> TileFn {
+    match (vectors, store) {
+        (4, CODES) => window::<KERNEL, BLOCKS, STRIDE, 1, CODES>,
+        (2, CODES) => window::<KERNEL, BLOCKS, STRIDE, 2, CODES>,
+        (_, CODES) => window::<KERNEL, BLOCKS, STRIDE, 4, CODES>,
+        (4, REALS) => window::<KERNEL, BLOCKS, STRIDE, 1, REALS>,
+        (2, REALS) => window::<KERNEL, BLOCKS, STRIDE, 2, REALS>,
+        (_, REALS) => window::<KERNEL, BLOCKS, STRIDE, 4, REALS>,
+        (4, _) => window::<KERNEL, BLOCKS, STRIDE, 1, ACCUMULATORS>,
+        (2, _) => window::<KERNEL, BLOCKS, STRIDE, 2, ACCUMULATORS>,
+        (_, _) => window::<KERNEL, BLOCKS, STRIDE, 4, ACCUMULATORS>,
     }
 }
 
@@ -219,6 +274,121 @@ unsafe fn depthwise_tiles<const MR: usize, const FOLD: usize, const STORE: Store
     }
 }
 
+/// A window of known extents: vector by vector, so that its weights stay in registers and neighbouring pixels share
+/// the columns they load. `count` pixels, of which the last tile may compute some again.
+///
+/// # Safety
+/// The contract of [`TileFn`], for `count` ≥ `WINDOW_ROWS` pixels whose columns follow each other.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn window<const KERNEL: usize, const BLOCKS: usize, const STRIDE: usize, const FOLD: usize, const STORE: Store>(
+    t: &Tile<'_>,
+) {
+    // SAFETY: passed on.
+    unsafe {
+        if STORE == CODES && !t.epilogue.bias.is_empty() {
+            window_tiles::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, true>(t);
+        } else {
+            window_tiles::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, false>(t);
+        }
+    }
+}
+
+/// # Safety
+/// As [`window`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn window_tiles<
+    const KERNEL: usize,
+    const BLOCKS: usize,
+    const STRIDE: usize,
+    const FOLD: usize,
+    const STORE: Store,
+    const BIAS: bool,
+>(
+    t: &Tile<'_>,
+) {
+    const MR: usize = WINDOW_ROWS;
+    let mut corrected = MaybeUninit::uninit();
+    for tile in 0..t.count.div_ceil(MR) {
+        let pixel = (tile * MR).min(t.count - MR);
+        let y = t.output.wrapping_add(pixel * t.stride);
+        // SAFETY: the columns of `count` pixels follow the one that the first pointer of the table points to; the
+        // panel holds four vectors for every column and block of the window.
+        unsafe {
+            let x = (*t.rows).add(pixel * STRIDE * BLOCKS * 256);
+            let (initial, step) = if t.epilogue.weight_zero_point.is_empty() {
+                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
+            } else {
+                let mut rows = [x; 5 * MR];
+                for (at, row) in rows[..KERNEL * MR].iter_mut().enumerate() {
+                    *row = x.add((at % MR * STRIDE + at / MR) * BLOCKS * 256);
+                }
+                depthwise_corrected::<MR>(rows.as_ptr(), t, &mut corrected);
+                (corrected.as_ptr().cast(), 4)
+            };
+            let words = [
+                window_vector::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, BIAS, 0>(x, initial, step, t),
+                window_vector::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, BIAS, 1>(x, initial, step, t),
+                window_vector::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, BIAS, 2>(x, initial, step, t),
+                window_vector::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, BIAS, 3>(x, initial, step, t),
+            ];
+            let mut pixels = [[_mm512_setzero_si512(); 4]; MR];
+            for i in 0..MR {
+                pixels[i] = [words[0][i], words[1][i], words[2][i], words[3][i]];
+            }
+            if STORE == CODES {
+                store_scaled::<MR, FOLD>(pixels, y, t);
+            } else {
+                store_words::<MR, FOLD, STORE>(pixels, y, t);
+            }
+        }
+    }
+}
+
+/// Vector `V` of a tile's pixels: scaled if codes are stored, else accumulators.
+///
+/// # Safety
+/// As [`window`], for the tile whose first column is `x`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn window_vector<
+    const KERNEL: usize,
+    const BLOCKS: usize,
+    const STRIDE: usize,
+    const FOLD: usize,
+    const STORE: Store,
+    const BIAS: bool,
+    const V: usize,
+>(
+    x: *const u8,
+    initial: *const __m512i,
+    step: usize,
+    t: &Tile<'_>,
+) -> [__m512i; WINDOW_ROWS] {
+    let mut acc = [_mm512_setzero_si512(); WINDOW_ROWS];
+    // SAFETY: by this function's contract.
+    unsafe {
+        let first = initial.add(V).read_unaligned();
+        for i in 0..WINDOW_ROWS {
+            acc[i] = first;
+        }
+        if step != 0 {
+            for i in 1..WINDOW_ROWS {
+                acc[i] = initial.add(i * step + V).read_unaligned();
+            }
+        }
+        for i in 0..WINDOW_ROWS {
+            for k in 0..KERNEL {
+                for b in 0..BLOCKS {
+                    let codes = _mm512_loadu_si512(x.add(((i * STRIDE + k) * BLOCKS + b) * 256 + 64 * V).cast());
+                    let weights = _mm512_loadu_si512(t.weights.add(((k * BLOCKS + b) * 4 + V) * 64).cast());
+                    acc[i] = _mm512_dpbusd_epi32(acc[i], codes, weights);
+                }
+            }
+        }
+        if STORE == CODES { epilogue::scale_pixels::<WINDOW_ROWS, BIAS>(acc, t.first + 16 * V, t) } else { acc }
+    }
+}
+
 /// Initial values less z_W · Σ x. Through memory: in one function with the rest, the rest would lose its registers.
 ///
 /// # Safety
@@ -310,6 +480,17 @@ unsafe fn store_codes<const MR: usize, const FOLD: usize, const BIAS: bool>(
             scaled[i][v] = vector[i];
         }
     }
+    // SAFETY: passed on.
+    unsafe { store_scaled::<MR, FOLD>(scaled, y, t) }
+}
+
+/// The rest of it.
+///
+/// # Safety
+/// As [`store_codes`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn store_scaled<const MR: usize, const FOLD: usize>(scaled: [[__m512i; 4]; MR], y: *mut u8, t: &Tile<'_>) {
     let (narrow, mask) = (epilogue::Narrow::new(t), epilogue::first(t.channels));
     for i in 0..MR {
         let codes = narrow.codes(scaled[i]);
