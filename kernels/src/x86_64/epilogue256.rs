@@ -144,7 +144,7 @@ pub(super) fn lanes_below(channels: usize, channel: usize) -> __m256i {
 /// # Safety
 /// `n` bytes are writable at `y`, and the vector has as many.
 #[inline]
-unsafe fn store_first<V: Copy>(y: *mut u8, n: usize, vector: V) {
+pub(super) unsafe fn store_first<V: Copy>(y: *mut u8, n: usize, vector: V) {
     debug_assert!(n <= size_of::<V>());
     // SAFETY: by this function's contract; the vector is on the stack.
     unsafe { core::ptr::copy_nonoverlapping((&raw const vector).cast::<u8>(), y, n) }

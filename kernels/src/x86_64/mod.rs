@@ -9,7 +9,10 @@ pub(crate) mod avx512_vnni;
 pub(crate) mod avx_vnni;
 mod epilogue256;
 mod epilogue512;
+mod rows256;
 pub(crate) mod rows512;
+pub(crate) mod rows_avx2;
+pub(crate) mod rows_avx_vnni;
 
 /// Four codes from `k` on, as a dword; codes beyond the run read as 0.
 ///
