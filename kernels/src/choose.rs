@@ -26,7 +26,12 @@ static ALL: &[Microkernel] = &[
     crate::x86_64::rows512::DEPTHWISE5,
     crate::x86_64::rows512::DEPTHWISE5_STRIDE2,
     crate::x86_64::rows512::GROUPED4,
+    crate::x86_64::rows512::GROUPED4_3X3,
+    crate::x86_64::rows512::GROUPED4_3X3_STRIDE2,
     crate::x86_64::rows512::GROUPED8,
+    crate::x86_64::rows512::GROUPED8_3X3,
+    crate::x86_64::rows512::GROUPED8_3X3_STRIDE2,
+    crate::x86_64::rows512::GROUPED16,
 ];
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -79,8 +84,12 @@ fn kinds(shape: &Conv) -> [Kind; 3] {
             [Kind::DepthwiseRows(window), Kind::DepthwiseRows(Window::Any), Kind::Depthwise]
         }
         (1, 1) => [Kind::Depthwise; 3],
-        (2, 2) | (4, 4) if plane => [Kind::GroupedRows { quads: 1 }, Kind::Gemm, Kind::Gemm],
-        (8, 8) if plane => [Kind::GroupedRows { quads: 2 }, Kind::Gemm, Kind::Gemm],
+        (2 | 4 | 8 | 16, _) if plane && shape.group_inputs() == shape.group_outputs() => {
+            let quads = shape.group_inputs().div_ceil(4);
+            let window = Window::Fixed { kernel: width.kernel, blocks: height.kernel, stride: width.stride };
+            let window = if width.dilation == 1 { window } else { Window::Any };
+            [Kind::GroupedRows { quads, window }, Kind::GroupedRows { quads, window: Window::Any }, Kind::Gemm]
+        }
         _ => [Kind::Gemm; 3],
     }
 }

@@ -394,6 +394,7 @@ impl Driver<'_> {
                 stride: width * element,
                 channels: panel.channels,
                 segment: 0,
+                column: 0,
             };
             if kernel.kind == Kind::Depthwise && panel.channels < width && self.beyond(table, panel, input) {
                 // SAFETY: `table` points into `input` or the padding.

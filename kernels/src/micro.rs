@@ -46,6 +46,8 @@ pub(crate) struct Tile<'a> {
     pub channels: usize,
     /// Bytes from an output to that of the next segment; depthwise row kernels only.
     pub segment: usize,
+    /// Bytes between staged columns; row kernels only.
+    pub column: usize,
 }
 
 /// Columns of a band of input rows, to be staged: laid out as a row kernel reads them.
@@ -97,10 +99,10 @@ pub(crate) enum Kind {
     /// by side.
     DepthwiseRows(Window),
     /// Groups of 4 · `quads` inputs and as many outputs, by rows of output pixels over staged columns.
-    GroupedRows { quads: usize },
+    GroupedRows { quads: usize, window: Window },
 }
 
-/// What a depthwise row kernel knows of its window.
+/// What a row kernel knows of its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Window {
     Any,
@@ -137,6 +139,10 @@ impl Microkernel {
 
     /// Whether one call takes this many pixels, whatever its tiles: kernels of a fixed window.
     pub(crate) fn takes_rows(&self, rows: usize) -> bool {
-        matches!(self.kind, Kind::DepthwiseRows(Window::Fixed { .. })) && rows >= self.rows
+        let fixed = match self.kind {
+            Kind::DepthwiseRows(window) | Kind::GroupedRows { window, .. } => window != Window::Any,
+            Kind::Gemm | Kind::Depthwise => false,
+        };
+        fixed && rows >= self.rows
     }
 }

@@ -147,7 +147,7 @@ impl Rows {
         let one = |weight: Option<i8>| weight.map(|_| 1);
         Weights::from_panels(panels, |panel| {
             let mut bytes = Vec::new();
-            let Kind::GroupedRows { quads } = kernel.kind else {
+            let Kind::GroupedRows { quads, .. } = kernel.kind else {
                 let order = &order[panel.first..][..4 * lanes];
                 let depth = format.depth();
                 for line in 0..self.band {
@@ -311,6 +311,7 @@ impl Driver<'_> {
                         stride,
                         channels,
                         segment: distance * stride,
+                        column: rows.column,
                     };
                     // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). The table points to
                     // staged columns, of which the last pixel's last tap is the last. Weights and epilogue were

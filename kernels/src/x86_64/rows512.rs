@@ -82,10 +82,10 @@ pub(crate) const DEPTHWISE5_STRIDE2: Microkernel = Microkernel {
     ..DEPTHWISE3
 };
 
-const GROUPED: Microkernel = Microkernel {
+pub(crate) const GROUPED4: Microkernel = Microkernel {
     name: "grouped_rows_avx512_vnni_12x16_4",
     isa: IsaName::Avx512Vnni,
-    kind: Kind::GroupedRows { quads: 1 },
+    kind: Kind::GroupedRows { quads: 1, window: Window::Any },
     rows: GROUPED_ROWS,
     lanes: 16,
     vectors: 1,
@@ -93,14 +93,65 @@ const GROUPED: Microkernel = Microkernel {
     tile: |rows, _, _, store| grouped_table::<1>(store)[rows - 1],
     stage: Some(|_, signed| if signed { stage_codes::<true> } else { stage_codes::<false> }),
 };
-
-pub(crate) const GROUPED4: Microkernel = GROUPED;
 pub(crate) const GROUPED8: Microkernel = Microkernel {
     name: "grouped_rows_avx512_vnni_12x16_8",
-    kind: Kind::GroupedRows { quads: 2 },
+    kind: Kind::GroupedRows { quads: 2, window: Window::Any },
     tile: |rows, _, _, store| grouped_table::<2>(store)[rows - 1],
-    ..GROUPED
+    ..GROUPED4
 };
+pub(crate) const GROUPED16: Microkernel = Microkernel {
+    name: "grouped_rows_avx512_vnni_6x16_16",
+    kind: Kind::GroupedRows { quads: 4, window: Window::Any },
+    rows: 6,
+    tile: |rows, _, _, store| grouped_table::<4>(store)[rows - 1],
+    ..GROUPED4
+};
+
+pub(crate) const GROUPED4_3X3: Microkernel = Microkernel {
+    name: "grouped_rows_avx512_vnni_7x16_4_3x3",
+    kind: Kind::GroupedRows { quads: 1, window: Window::Fixed { kernel: 3, blocks: 3, stride: 1 } },
+    rows: WINDOW_ROWS,
+    tile: |rows, vectors, signed, store| match rows {
+        WINDOW_ROWS => grouped_window_for::<1, 1>(store),
+        _ => (GROUPED4.tile)(rows, vectors, signed, store),
+    },
+    ..GROUPED4
+};
+pub(crate) const GROUPED4_3X3_STRIDE2: Microkernel = Microkernel {
+    name: "grouped_rows_avx512_vnni_7x16_4_3x3_stride2",
+    kind: Kind::GroupedRows { quads: 1, window: Window::Fixed { kernel: 3, blocks: 3, stride: 2 } },
+    tile: |rows, vectors, signed, store| match rows {
+        WINDOW_ROWS => grouped_window_for::<1, 2>(store),
+        _ => (GROUPED4.tile)(rows, vectors, signed, store),
+    },
+    ..GROUPED4_3X3
+};
+pub(crate) const GROUPED8_3X3: Microkernel = Microkernel {
+    name: "grouped_rows_avx512_vnni_7x16_8_3x3",
+    kind: Kind::GroupedRows { quads: 2, window: Window::Fixed { kernel: 3, blocks: 3, stride: 1 } },
+    tile: |rows, vectors, signed, store| match rows {
+        WINDOW_ROWS => grouped_window_for::<2, 1>(store),
+        _ => (GROUPED8.tile)(rows, vectors, signed, store),
+    },
+    ..GROUPED4_3X3
+};
+pub(crate) const GROUPED8_3X3_STRIDE2: Microkernel = Microkernel {
+    name: "grouped_rows_avx512_vnni_7x16_8_3x3_stride2",
+    kind: Kind::GroupedRows { quads: 2, window: Window::Fixed { kernel: 3, blocks: 3, stride: 2 } },
+    tile: |rows, vectors, signed, store| match rows {
+        WINDOW_ROWS => grouped_window_for::<2, 2>(store),
+        _ => (GROUPED8.tile)(rows, vectors, signed, store),
+    },
+    ..GROUPED4_3X3
+};
+
+fn grouped_window_for<const QUADS: usize, const STRIDE: usize>(store: Store) -> TileFn {
+    match store {
+        CODES => grouped_window::<QUADS, STRIDE, CODES>,
+        REALS => grouped_window::<QUADS, STRIDE, REALS>,
+        _ => grouped_window::<QUADS, STRIDE, ACCUMULATORS>,
+    }
+}
 
 fn depthwise_table<const FOLD: usize>(store: Store) -> &'static [TileFn; ROWS] {
     const fn of<const FOLD: usize, const STORE: Store>() -> [TileFn; ROWS] {
@@ -582,24 +633,112 @@ unsafe fn grouped_tiles<const MR: usize, const QUADS: usize, const STORE: Store,
         let y = t.output.wrapping_add(tile * MR * t.stride);
         // SAFETY: passed on; the initial values are a vector a pixel, or the same for all.
         unsafe {
-            let (initial, pixel) = if t.epilogue.weight_zero_point.is_empty() {
-                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
+            let acc = in_order(codes::<MR, QUADS, true>(rows, t));
+            if t.epilogue.weight_zero_point.is_empty() {
+                let initial = t.epilogue.initial.as_ptr().add(t.first).cast();
+                finish_pixels::<MR, QUADS, 0, 0, STORE, BIAS>(acc, initial, y, t);
             } else {
                 grouped_corrected::<MR, QUADS>(rows, t, &mut corrected);
-                (corrected.as_ptr().cast(), 1)
-            };
-            let mut acc = in_order(codes::<MR, QUADS, true>(rows, t));
-            for i in 0..MR {
-                acc[i] = _mm512_add_epi32(acc[i], initial.add(i * pixel).read_unaligned());
+                finish_pixels::<MR, QUADS, 0, 1, STORE, BIAS>(acc, corrected.as_ptr().cast(), y, t);
             }
-            if STORE == CODES {
-                store_pixels::<MR, QUADS, BIAS>(acc, y, t);
-                continue;
-            }
-            let mask = epilogue::first(t.channels) as u16;
+        }
+    }
+}
+
+/// Adds initial values, `STEP` vectors apart, and stores. `STRIDE` and `STEP` make every use a function of its own,
+/// which is then inlined: calls would pass accumulators through memory.
+///
+/// # Safety
+/// The contract of [`TileFn`], with `y` in place of the output.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn finish_pixels<
+    const MR: usize,
+    const QUADS: usize,
+    const STRIDE: usize,
+    const STEP: usize,
+    const STORE: Store,
+    const BIAS: bool,
+>(
+    mut acc: [__m512i; MR],
+    initial: *const __m512i,
+    y: *mut u8,
+    t: &Tile<'_>,
+) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let first = initial.read_unaligned();
+        for i in 0..MR {
+            let initial = if STEP == 0 { first } else { initial.add(i * STEP).read_unaligned() };
+            acc[i] = _mm512_add_epi32(acc[i], initial);
+        }
+        if STORE == CODES {
+            return store_pixels::<MR, QUADS, STRIDE, STEP, BIAS>(acc, y, t);
+        }
+        let mask = epilogue::first(t.channels) as u16;
+        for i in 0..MR {
+            let words = if STORE == REALS { _mm512_castps_si512(epilogue::real(acc[i], t.first, t)) } else { acc[i] };
+            _mm512_mask_storeu_epi32(y.wrapping_add(i * t.stride).cast(), mask, words);
+        }
+    }
+}
+
+/// A window of 3 × 3: its weights stay in registers as far as they fit and neighbouring pixels share what they load.
+///
+/// # Safety
+/// The contract of [`TileFn`], for `count` ≥ `WINDOW_ROWS` pixels whose columns follow each other.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn grouped_window<const QUADS: usize, const STRIDE: usize, const STORE: Store>(t: &Tile<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        if STORE == CODES && !t.epilogue.bias.is_empty() {
+            grouped_window_tiles::<QUADS, STRIDE, STORE, true>(t);
+        } else {
+            grouped_window_tiles::<QUADS, STRIDE, STORE, false>(t);
+        }
+    }
+}
+
+/// # Safety
+/// As [`grouped_window`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn grouped_window_tiles<const QUADS: usize, const STRIDE: usize, const STORE: Store, const BIAS: bool>(
+    t: &Tile<'_>,
+) {
+    const MR: usize = WINDOW_ROWS;
+    let mut corrected = MaybeUninit::uninit();
+    for tile in 0..t.count.div_ceil(MR) {
+        let pixel = (tile * MR).min(t.count - MR);
+        let y = t.output.wrapping_add(pixel * t.stride);
+        // SAFETY: the columns of `count` pixels follow the one that the first pointer of the table points to; the
+        // panel holds QUADS vectors for every column and row of the window.
+        unsafe {
+            let staged = (*t.rows).add(pixel * STRIDE * t.column);
+            let x = staged.add(t.channel);
+            let mut acc = [[_mm512_setzero_si512(); QUADS]; MR];
             for i in 0..MR {
-                let words = if STORE == REALS { _mm512_castps_si512(epilogue::real(acc[i], t.first, t)) } else { acc[i] };
-                _mm512_mask_storeu_epi32(y.wrapping_add(i * t.stride).cast(), mask, words);
+                for k in 0..3 {
+                    let column = x.add((i * STRIDE + k) * t.column);
+                    for row in 0..3 {
+                        let lane = _mm512_broadcast_i32x4(_mm_loadu_si128(column.add(64 * row).cast()));
+                        for n in 0..QUADS {
+                            let weights = _mm512_loadu_si512(t.weights.add(((k * 3 + row) * QUADS + n) * 64).cast());
+                            acc[i][n] = _mm512_dpbusd_epi32(acc[i][n], lane, weights);
+                        }
+                    }
+                }
+            }
+            let acc = in_order(acc);
+            if t.epilogue.weight_zero_point.is_empty() {
+                let initial = t.epilogue.initial.as_ptr().add(t.first).cast();
+                finish_pixels::<MR, QUADS, STRIDE, 0, STORE, BIAS>(acc, initial, y, t);
+            } else {
+                let mut rows = [staged; 3 * MR];
+                for (at, row) in rows.iter_mut().enumerate() {
+                    *row = staged.add((at % MR * STRIDE + at / MR) * t.column);
+                }
+                grouped_corrected::<MR, QUADS>(rows.as_ptr(), t, &mut corrected);
+                finish_pixels::<MR, QUADS, STRIDE, 1, STORE, BIAS>(acc, corrected.as_ptr().cast(), y, t);
             }
         }
     }
@@ -679,20 +818,32 @@ unsafe fn codes<const MR: usize, const QUADS: usize, const WEIGHTED: bool>(
 fn in_order<const MR: usize, const QUADS: usize>(acc: [[__m512i; QUADS]; MR]) -> [__m512i; MR] {
     let mut sums = [_mm512_setzero_si512(); MR];
     for i in 0..MR {
-        sums[i] = if QUADS == 1 {
+        let n = |n: usize| acc[i][n % QUADS];
+        sums[i] = match QUADS {
             // Lane l, dword d: output l of group d.
-            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            _mm512_permutexvar_epi32(order, acc[i][0])
-        } else {
-            let (a, b) = (_mm512_castsi512_ps(acc[i][0]), _mm512_castsi512_ps(acc[i][1 % QUADS]));
-            let even = _mm512_castps_si512(_mm512_shuffle_ps::<0x88>(a, b));
-            let odd = _mm512_castps_si512(_mm512_shuffle_ps::<0xdd>(a, b));
+            1 => {
+                let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+                _mm512_permutexvar_epi32(order, n(0))
+            }
             // Lane l, dword 2·n + g: output 2·l + n of group g.
-            let order = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
-            _mm512_permutexvar_epi32(order, _mm512_add_epi32(even, odd))
+            2 => {
+                let order = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+                _mm512_permutexvar_epi32(order, add_neighbours(n(0), n(1)))
+            }
+            // Lane l, dword n: output 4·l + n.
+            _ => add_neighbours(add_neighbours(n(0), n(1)), add_neighbours(n(2), n(3))),
         };
     }
     sums
+}
+
+/// Sums of neighbouring dwords: of `a` in the first half of every lane, of `b` in the second.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn add_neighbours(a: __m512i, b: __m512i) -> __m512i {
+    let (a, b) = (_mm512_castsi512_ps(a), _mm512_castsi512_ps(b));
+    let (even, odd) = (_mm512_shuffle_ps::<0x88>(a, b), _mm512_shuffle_ps::<0xdd>(a, b));
+    _mm512_add_epi32(_mm512_castps_si512(even), _mm512_castps_si512(odd))
 }
 
 /// R6 for MR pixels of 16 channels.
@@ -701,7 +852,13 @@ fn in_order<const MR: usize, const QUADS: usize>(acc: [[__m512i; QUADS]; MR]) ->
 /// The contract of [`TileFn`], with `y` in place of the output.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn store_pixels<const MR: usize, const QUADS: usize, const BIAS: bool>(
+unsafe fn store_pixels<
+    const MR: usize,
+    const QUADS: usize,
+    const STRIDE: usize,
+    const STEP: usize,
+    const BIAS: bool,
+>(
     acc: [__m512i; MR],
     y: *mut u8,
     t: &Tile<'_>,

@@ -40,7 +40,7 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
 pub(crate) const GROUPED4: Microkernel = Microkernel {
     name: "grouped_rows_avx_vnni_4x16_4",
     isa: IsaName::AvxVnni,
-    kind: Kind::GroupedRows { quads: 1 },
+    kind: Kind::GroupedRows { quads: 1, window: Window::Any },
     rows: GROUPED4_ROWS,
     lanes: 8,
     vectors: 2,
@@ -56,7 +56,7 @@ pub(crate) const GROUPED4: Microkernel = Microkernel {
 
 pub(crate) const GROUPED8: Microkernel = Microkernel {
     name: "grouped_rows_avx_vnni_2x16_8",
-    kind: Kind::GroupedRows { quads: 2 },
+    kind: Kind::GroupedRows { quads: 2, window: Window::Any },
     rows: GROUPED8_ROWS,
     tile: |rows, _, _, store| match rows {
         1 => grouped_for::<1, 4>(store),
