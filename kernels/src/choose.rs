@@ -103,3 +103,44 @@ impl fmt::Display for Choice {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn shapes_get_the_kernel_that_knows_most_of_them() {
+        let name = |isa, shape: &str| choose(isa, &shape.parse().unwrap()).to_string();
+        for (shape, kernel) in [
+            ("conv ic32oc32g32ih8kh3ph1", "depthwise_rows_avx512_vnni_7x64_3x3"),
+            ("conv ic32oc32g32ih8kh3sh2ph1", "depthwise_rows_avx512_vnni_7x64_3x3_stride2"),
+            ("conv ic32oc32g32ih8kh5ph2", "depthwise_rows_avx512_vnni_7x64_5x5"),
+            ("conv ic32oc32g32ih8kh5sh2ph2", "depthwise_rows_avx512_vnni_7x64_5x5_stride2"),
+            // What no kernel knows: other extents, a dilated width.
+            ("conv ic32oc32g32ih8kh7ph3", "depthwise_rows_avx512_vnni_6x64"),
+            ("conv ic32oc32g32ih8kh3ph2dh2", "depthwise_rows_avx512_vnni_6x64"),
+            // No rows: one axis, three axes, one row of taps.
+            ("conv ic32oc32g32ih1iw8kh1kw3", "depthwise_avx512_vnni_64"),
+            ("conv ic32oc32g32id4ih8kd2kh3", "depthwise_avx512_vnni_64"),
+            // Several outputs a channel.
+            ("conv ic32oc64g32ih8kh3ph1", "gemm_avx512_vnni_12x32"),
+            ("conv ic32oc32g8ih8kh3ph1", "grouped_rows_avx512_vnni_7x16_4_3x3"),
+            ("conv ic32oc32g16ih8kh3ph1", "grouped_rows_avx512_vnni_7x16_4_3x3"),
+            ("conv ic32oc32g4ih8kh3sh2ph1", "grouped_rows_avx512_vnni_7x16_8_3x3_stride2"),
+            ("conv ic32oc32g4ih8kh1", "grouped_rows_avx512_vnni_12x16_8"),
+            ("conv ic32oc32g2ih8kh3", "grouped_rows_avx512_vnni_6x16_16"),
+            ("conv ic64oc64g2ih8kh3", "gemm_avx512_vnni_12x32"),
+            ("conv ic24oc24g2ih8kh3", "gemm_avx512_vnni_12x32"),
+            ("conv ic8oc16g2ih8kh3", "gemm_avx512_vnni_12x32"),
+        ] {
+            assert_eq!(name(IsaName::Avx512Vnni, shape), kernel, "{shape}");
+        }
+        assert_eq!(name(IsaName::AvxVnni, "conv ic32oc32g32ih8kh3ph1"), "depthwise_rows_avx_vnni_2x32");
+        assert_eq!(name(IsaName::Avx2, "conv ic32oc32g32ih8kh5ph1"), "depthwise_rows_avx2_2x32");
+        assert_eq!(name(IsaName::Avx2, "conv ic32oc32g8ih8kh3ph1"), "grouped_rows_avx2_4x16_4");
+        assert_eq!(name(IsaName::Avx2, "conv ic32oc32g2ih8kh3ph1"), "gemm_avx2_4x16");
+        assert_eq!(name(IsaName::Reference, "conv ic32oc32g32ih8kh3ph1"), "reference");
+    }
+}

@@ -108,7 +108,11 @@ pub(crate) enum Window {
     Any,
     /// Columns of taps, undilated, blocks of a staged column, and the stride of columns. Tiles of the largest size
     /// take all pixels of a row in one call.
-    Fixed { kernel: usize, blocks: usize, stride: usize },
+    Fixed {
+        kernel: usize,
+        blocks: usize,
+        stride: usize,
+    },
 }
 
 /// A family of tile functions that share a packing.

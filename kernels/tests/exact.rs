@@ -63,7 +63,7 @@ impl Arbitrary for Case {
                 (c, c, c)
             }
             6 => {
-                let (groups, c) = (pick(g, 2..=40), *g.choose(&[2, 4, 8]).unwrap());
+                let (groups, c) = (pick(g, 2..=40), *g.choose(&[2, 4, 8, 16]).unwrap());
                 (groups * c, groups * c, groups)
             }
             2 => {

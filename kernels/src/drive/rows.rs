@@ -136,7 +136,8 @@ impl Rows {
         let (taps, inputs) = (shape.taps(), shape.group_inputs());
         // Weight of an output channel at a tap (row, column) and an input channel, None beyond the layer.
         let weight = |channel: Option<usize>, row: usize, column: usize, input: usize| {
-            let channel = channel.filter(|c| c / shape.group_outputs() == input / inputs && row < self.height.kernel)?;
+            let channel =
+                channel.filter(|c| c / shape.group_outputs() == input / inputs && row < self.height.kernel)?;
             let at = (channel * taps + row * self.width.kernel + column) * inputs + input % inputs;
             Some(layer.weight()[at])
         };
@@ -245,14 +246,7 @@ impl Driver<'_> {
 
     /// # Safety
     /// As [`run`](super::run); `held` is what `scratch` holds.
-    unsafe fn band(
-        &self,
-        rows: &Rows,
-        band: &Band,
-        input: &[u8],
-        held: &mut Held,
-        scratch: &mut Scratch<'_>,
-    ) {
+    unsafe fn band(&self, rows: &Rows, band: &Band, input: &[u8], held: &mut Held, scratch: &mut Scratch<'_>) {
         let (kernel, region) = (self.packed.kernel, &self.target.region);
         let depthwise = matches!(kernel.kind, Kind::DepthwiseRows(_));
         let register = 4 * kernel.lanes;
@@ -285,8 +279,7 @@ impl Driver<'_> {
             let direct = inside.start == panel.channel && self.packed.is_fused(self.rule);
             let element = if self.packed.store == CODES { 1 } else { 4 };
             for line in 0..band.lines {
-                let first =
-                    (band.image * rows.output_height + band.y + line) * rows.output_width + band.columns.start;
+                let first = (band.image * rows.output_height + band.y + line) * rows.output_width + band.columns.start;
                 let (output, stride, channels) = if direct {
                     (self.target.at(first, inside.start), self.target.stride(), inside.len())
                 } else {
@@ -371,18 +364,22 @@ impl Driver<'_> {
         });
         let count = rows.columns(length);
         // Columns that all segments read from the input.
-        let interior =
-            left.saturating_sub(begin(0))..(left + readable).saturating_sub(begin(segments - 1)).min(count);
+        let interior = left.saturating_sub(begin(0))..(left + readable).saturating_sub(begin(segments - 1)).min(count);
         let function = kernel.stage.expect("a row kernel")(panel.vectors, self.signed);
         let sources = &mut scratch.edge_pointers[..rows.staged_rows * segments];
         // Columns of padding on both sides are the same for all rows and panels.
-        let padding = [0..left.saturating_sub(begin(0)).min(count), (left + width.input).saturating_sub(begin(0)).min(count)..count];
+        let padding = [
+            0..left.saturating_sub(begin(0)).min(count),
+            (left + width.input).saturating_sub(begin(0)).min(count)..count,
+        ];
         let padded = segments == 1 && held.padded == (begin(0)..count);
         held.padded = if segments == 1 { begin(0)..count } else { 0..0 };
         let mut at = 0;
         while at < count {
             let mut run = if interior.contains(&at) { interior.end - at } else { 1 };
-            if segments == 1 && let Some(side) = padding.iter().find(|side| side.contains(&at)) {
+            if segments == 1
+                && let Some(side) = padding.iter().find(|side| side.contains(&at))
+            {
                 run = side.end - at;
                 if padded {
                     at += run;
@@ -444,7 +441,8 @@ pub(super) fn depthwise_row_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Pane
     let mut channel = 0;
     while channel < channels {
         let left = channels - channel;
-        let halves = if left > width * 3 / 4 { 0 } else { (width / left.next_multiple_of(LANE).next_power_of_two()).ilog2() };
+        let halves =
+            if left > width * 3 / 4 { 0 } else { (width / left.next_multiple_of(LANE).next_power_of_two()).ilog2() };
         // Three quarters of a register: first a half, then a quarter.
         let halves = if left > width / 2 && left <= width * 3 / 4 { 1 } else { halves };
         let distinct = width >> halves;

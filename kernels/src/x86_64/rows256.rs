@@ -118,10 +118,7 @@ pub(super) fn in_order<const MR: usize, const VECTORS: usize>(acc: [[__m256i; VE
         } else {
             let a = _mm256_castsi256_ps(_mm256_hadd_epi32(n(0), n(1)));
             let b = _mm256_castsi256_ps(_mm256_hadd_epi32(n(2), n(3)));
-            [
-                _mm256_castps_si256(_mm256_shuffle_ps::<0x88>(a, b)),
-                _mm256_castps_si256(_mm256_shuffle_ps::<0xdd>(a, b)),
-            ]
+            [_mm256_castps_si256(_mm256_shuffle_ps::<0x88>(a, b)), _mm256_castps_si256(_mm256_shuffle_ps::<0xdd>(a, b))]
         };
     }
     sums

@@ -331,7 +331,13 @@ unsafe fn depthwise_tiles<const MR: usize, const FOLD: usize, const STORE: Store
 /// # Safety
 /// The contract of [`TileFn`], for `count` ≥ `WINDOW_ROWS` pixels whose columns follow each other.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn window<const KERNEL: usize, const BLOCKS: usize, const STRIDE: usize, const FOLD: usize, const STORE: Store>(
+unsafe fn window<
+    const KERNEL: usize,
+    const BLOCKS: usize,
+    const STRIDE: usize,
+    const FOLD: usize,
+    const STORE: Store,
+>(
     t: &Tile<'_>,
 ) {
     // SAFETY: passed on.
