@@ -313,6 +313,28 @@ fn kernels_equal_the_reference() {
     QuickCheck::new().tests(3000).max_tests(3000).quickcheck((|case: Case| agrees(&case)) as fn(Case) -> bool);
 }
 
+/// Geometry that generated cases are too small for: rows in several pieces, padding wider than the image.
+#[test]
+fn row_kernels_equal_the_reference_on_wide_rows() {
+    for (seed, shape) in [
+        "conv ic5oc5g5ih3iw400kh3kw3ph1pw1",
+        "conv ic70oc70g70ih5iw150kh5ph2kw5pw2sh2sw2",
+        "conv ic3oc3g3ih2iw1kh2ph0pw9kw3",
+        "conv ic17oc17g17ih2iw1kh3ph3pw40:35kw5",
+        "conv ic20oc20g5ih3iw300kh3ph1pw1kw3",
+        "conv n2ic36oc36g9ih2iw1kh3ph2pw20kw3sh2sw2",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let shape = shape.parse().unwrap();
+        for rule in [1, 7] {
+            let weight_zero_points = seed % 3;
+            assert!(agrees(&Case { shape, signed: rule == 7, rule, weight_zero_points, seed: seed as u64 }));
+        }
+    }
+}
+
 #[test]
 fn parameters_that_arrive_late_need_no_packing() {
     let weight: Vec<i8> = (0..40 * 70).map(|i| (i * 37 % 256) as u8 as i8).collect();

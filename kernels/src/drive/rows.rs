@@ -65,6 +65,17 @@ struct Band {
     columns: Range<usize>,
 }
 
+/// What a panel stages of a band: the channels of a register from `channel` on, of each segment.
+struct Columns {
+    channel: usize,
+    vectors: usize,
+    segments: usize,
+    /// Pixels from a segment to the next.
+    distance: usize,
+    /// Pixels of a segment.
+    length: usize,
+}
+
 impl Rows {
     pub(super) fn new(shape: &Conv, kernel: &Microkernel) -> Result<Rows, Error> {
         let [_, height, width] = shape.axes;
@@ -264,9 +275,9 @@ impl Driver<'_> {
             let channel = if depthwise { panel.channel } else { panel.channel / register * register };
             if staged != Some(channel) {
                 staged = Some(channel);
-                let split = [segments, distance, length];
+                let columns = Columns { channel, vectors: panel.vectors, segments, distance, length };
                 // SAFETY: passed on.
-                unsafe { self.stage(rows, band, (channel, panel), split, input, held, scratch) };
+                unsafe { self.stage(rows, band, &columns, input, held, scratch) };
             }
             let slot = segments.ilog2() as usize;
             let table = &mut scratch.pointers[slot * rows.pixels * rows.width.kernel..][..length * rows.width.kernel];
@@ -335,8 +346,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Stages the columns of a band for the channels from `channel` on, split into segments: their number,
-    /// distance and length in pixels.
+    /// Stages columns of a band.
     ///
     /// # Safety
     /// As [`run`](super::run).
@@ -344,12 +354,12 @@ impl Driver<'_> {
         &self,
         rows: &Rows,
         band: &Band,
-        (channel, panel): (usize, &Panel),
-        [segments, distance, length]: [usize; 3],
+        columns: &Columns,
         input: &[u8],
         held: &mut Held,
         scratch: &mut Scratch<'_>,
     ) {
+        let &Columns { channel, vectors, segments, distance, length } = columns;
         let (kernel, width) = (self.packed.kernel, &rows.width);
         let pitch = rows.in_channels;
         let bytes = 4 * kernel.lanes / segments;
@@ -365,7 +375,7 @@ impl Driver<'_> {
         let count = rows.columns(length);
         // Columns that all segments read from the input.
         let interior = left.saturating_sub(begin(0))..(left + readable).saturating_sub(begin(segments - 1)).min(count);
-        let function = kernel.stage.expect("a row kernel")(panel.vectors, self.signed);
+        let function = kernel.stage.expect("a row kernel")(vectors, self.signed);
         let sources = &mut scratch.edge_pointers[..rows.staged_rows * segments];
         // Columns of padding on both sides are the same for all rows and panels.
         let padding = [
@@ -376,11 +386,11 @@ impl Driver<'_> {
         held.padded = if segments == 1 { begin(0)..count } else { 0..0 };
         let mut at = 0;
         while at < count {
-            let mut run = if interior.contains(&at) { interior.end - at } else { 1 };
+            let (mut run, mut pitch) = (if interior.contains(&at) { interior.end - at } else { 1 }, pitch);
             if segments == 1
                 && let Some(side) = padding.iter().find(|side| side.contains(&at))
             {
-                run = side.end - at;
+                (run, pitch) = (side.end - at, 0);
                 if padded {
                     at += run;
                     continue;
@@ -391,12 +401,12 @@ impl Driver<'_> {
                 for (segment, source) in sources.iter_mut().enumerate() {
                     let x = (begin(segment) + at).checked_sub(left).filter(|&x| x < width.input);
                     *source = match (row_offset, x) {
-                        (Some(row), Some(x)) if row + x * pitch + bytes <= input.len() => {
-                            input[row + x * pitch..].as_ptr()
+                        (Some(row), Some(x)) if row + x * rows.in_channels + bytes <= input.len() => {
+                            input[row + x * rows.in_channels..].as_ptr()
                         }
                         (Some(offset), Some(x)) => {
                             let edge = &mut scratch.edge[(row * segments + segment) * bytes..][..bytes];
-                            let codes = &input[offset + x * pitch..];
+                            let codes = &input[offset + x * rows.in_channels..];
                             edge[..codes.len()].copy_from_slice(codes);
                             edge.as_ptr()
                         }
