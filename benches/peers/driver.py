@@ -152,7 +152,7 @@ def main():
         sys.exit(f"{len(shapes)} shapes with `{given.shapes_filter}` in their name, {given.rounds} rounds; expected 1 at least")
     # Children inherit it.
     os.sched_setaffinity(0, {given.core})
-    ours = [given.build / "qexact-peer", "--isa", given.isa, "--seconds", given.seconds]
+    ours = [given.build / "qexact_peer", "--isa", given.isa, "--seconds", given.seconds]
     running = [Peer("qexact", ours, given.isa)]
     for name, isas, command in PEERS:
         if name in chosen and given.isa in isas:

@@ -2,19 +2,37 @@
 
 use crate::IsaName;
 use crate::gather::Runs;
-use crate::micro::{Kind, Microkernel};
+use crate::micro::{Kind, Microkernel, Window};
 use core::fmt;
-use qexact_reference::Conv;
+use qexact_reference::{Axis, Conv};
 
 /// Every microkernel there is. Plans choose from it and tests run through it.
 #[cfg(target_arch = "x86_64")]
 static ALL: &[Microkernel] = &[
     crate::x86_64::avx2::GEMM,
     crate::x86_64::avx2::DEPTHWISE,
+    crate::x86_64::rows_avx2::DEPTHWISE,
+    crate::x86_64::rows_avx2::GROUPED4,
+    crate::x86_64::rows_avx2::GROUPED8,
     crate::x86_64::avx_vnni::GEMM,
     crate::x86_64::avx_vnni::DEPTHWISE,
+    crate::x86_64::rows_avx_vnni::DEPTHWISE,
+    crate::x86_64::rows_avx_vnni::GROUPED4,
+    crate::x86_64::rows_avx_vnni::GROUPED8,
     crate::x86_64::avx512_vnni::GEMM,
     crate::x86_64::avx512_vnni::DEPTHWISE,
+    crate::x86_64::rows512::DEPTHWISE,
+    crate::x86_64::rows512::DEPTHWISE3,
+    crate::x86_64::rows512::DEPTHWISE3_STRIDE2,
+    crate::x86_64::rows512::DEPTHWISE5,
+    crate::x86_64::rows512::DEPTHWISE5_STRIDE2,
+    crate::x86_64::rows512::GROUPED4,
+    crate::x86_64::rows512::GROUPED4_3X3,
+    crate::x86_64::rows512::GROUPED4_3X3_STRIDE2,
+    crate::x86_64::rows512::GROUPED8,
+    crate::x86_64::rows512::GROUPED8_3X3,
+    crate::x86_64::rows512::GROUPED8_3X3_STRIDE2,
+    crate::x86_64::rows512::GROUPED16,
 ];
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -34,14 +52,79 @@ pub struct Choice {
 
 /// The kernel for a shape: a pure function, so that any machine can ask what another would choose.
 pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
-    let depthwise = shape.is_depthwise() && shape.out_channels == shape.in_channels;
-    let kernel = find(isa, if depthwise { Kind::Depthwise } else { Kind::Gemm });
+    let kernel = kinds(shape).into_iter().find_map(|kind| find(isa, kind));
     let rows = shape.groups == 1 && shape.axes[2].dilation == 1;
     Choice { kernel, runs: if rows { Runs::KernelRows } else { Runs::Taps } }
+}
+
+/// The kinds of kernels that serve a shape, best first.
+fn kinds(shape: &Conv) -> [Kind; 3] {
+    let [depth, height, width] = shape.axes;
+    // Rows of pixels lie in planes.
+    let plane = depth == Axis::UNIT;
+    match (shape.group_inputs(), shape.group_outputs()) {
+        _ if shape.groups == 1 => [Kind::Gemm; 3],
+        // A kernel of one row has nothing to put side by side.
+        (1, 1) if plane && height.kernel > 1 => {
+            let blocks = height.kernel.div_ceil(4);
+            let window = Window::Fixed { kernel: width.kernel, blocks, stride: width.stride };
+            let window = if width.dilation == 1 { window } else { Window::Any };
+            [Kind::DepthwiseRows(window), Kind::DepthwiseRows(Window::Any), Kind::Depthwise]
+        }
+        (1, 1) => [Kind::Depthwise; 3],
+        (2 | 4 | 8 | 16, _) if plane && shape.group_inputs() == shape.group_outputs() => {
+            let quads = shape.group_inputs().div_ceil(4);
+            let window = Window::Fixed { kernel: width.kernel, blocks: height.kernel, stride: width.stride };
+            let window = if width.dilation == 1 { window } else { Window::Any };
+            [Kind::GroupedRows { quads, window }, Kind::GroupedRows { quads, window: Window::Any }, Kind::Gemm]
+        }
+        _ => [Kind::Gemm; 3],
+    }
 }
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.kernel.map_or("reference", |kernel| kernel.name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn shapes_get_the_kernel_that_knows_most_of_them() {
+        let name = |isa, shape: &str| choose(isa, &shape.parse().unwrap()).to_string();
+        for (shape, kernel) in [
+            ("conv ic32oc32g32ih8kh3ph1", "depthwise_rows_avx512_vnni_7x64_3x3"),
+            ("conv ic32oc32g32ih8kh3sh2ph1", "depthwise_rows_avx512_vnni_7x64_3x3_stride2"),
+            ("conv ic32oc32g32ih8kh5ph2", "depthwise_rows_avx512_vnni_7x64_5x5"),
+            ("conv ic32oc32g32ih8kh5sh2ph2", "depthwise_rows_avx512_vnni_7x64_5x5_stride2"),
+            // What no kernel knows: other extents, a dilated width.
+            ("conv ic32oc32g32ih8kh7ph3", "depthwise_rows_avx512_vnni_6x64"),
+            ("conv ic32oc32g32ih8kh3ph2dh2", "depthwise_rows_avx512_vnni_6x64"),
+            // No rows: one axis, three axes, one row of taps.
+            ("conv ic32oc32g32ih1iw8kh1kw3", "depthwise_avx512_vnni_64"),
+            ("conv ic32oc32g32id4ih8kd2kh3", "depthwise_avx512_vnni_64"),
+            // Several outputs a channel.
+            ("conv ic32oc64g32ih8kh3ph1", "gemm_avx512_vnni_12x32"),
+            ("conv ic32oc32g8ih8kh3ph1", "grouped_rows_avx512_vnni_7x16_4_3x3"),
+            ("conv ic32oc32g16ih8kh3ph1", "grouped_rows_avx512_vnni_7x16_4_3x3"),
+            ("conv ic32oc32g4ih8kh3sh2ph1", "grouped_rows_avx512_vnni_7x16_8_3x3_stride2"),
+            ("conv ic32oc32g4ih8kh1", "grouped_rows_avx512_vnni_12x16_8"),
+            ("conv ic32oc32g2ih8kh3", "grouped_rows_avx512_vnni_6x16_16"),
+            ("conv ic64oc64g2ih8kh3", "gemm_avx512_vnni_12x32"),
+            ("conv ic24oc24g2ih8kh3", "gemm_avx512_vnni_12x32"),
+            ("conv ic8oc16g2ih8kh3", "gemm_avx512_vnni_12x32"),
+        ] {
+            assert_eq!(name(IsaName::Avx512Vnni, shape), kernel, "{shape}");
+        }
+        assert_eq!(name(IsaName::AvxVnni, "conv ic32oc32g32ih8kh3ph1"), "depthwise_rows_avx_vnni_2x32");
+        assert_eq!(name(IsaName::Avx2, "conv ic32oc32g32ih8kh5ph1"), "depthwise_rows_avx2_2x32");
+        assert_eq!(name(IsaName::Avx2, "conv ic32oc32g8ih8kh3ph1"), "grouped_rows_avx2_4x16_4");
+        assert_eq!(name(IsaName::Avx2, "conv ic32oc32g2ih8kh3ph1"), "gemm_avx2_4x16");
+        assert_eq!(name(IsaName::Reference, "conv ic32oc32g32ih8kh3ph1"), "reference");
     }
 }

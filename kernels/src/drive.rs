@@ -8,10 +8,17 @@
 //!                 microkernel                     straight into the output, or into a side buffer where
 //!                                                 panel and region overlap in part
 //! ```
+//!
+//! Row kernels have loops of their own, in [`rows`].
 
+mod memory;
+mod rows;
+
+use self::memory::{Memory, Plain};
+use self::rows::Rows;
 use crate::epilogue::{ACCUMULATORS, CODES, ColumnSums, Epilogue, Store, store_for};
 use crate::finish::{Finish, Piece};
-use crate::gather::{Gather, Runs};
+use crate::gather::{Gather, Runs, View};
 use crate::micro::{Kind, Microkernel, Tile};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
 use core::ops::Range;
@@ -20,7 +27,7 @@ use qexact_reference::{Addend, CodeType, Conv, Error, Input, Layer, Output, Regi
 /// What the driver runs on.
 pub(crate) struct Packed {
     kernel: &'static Microkernel,
-    gather: Gather,
+    reads: Reads,
     weights: Weights,
     epilogue: Epilogue,
     /// What the kernel stores.
@@ -31,6 +38,14 @@ pub(crate) struct Packed {
     sums: ColumnSums,
 }
 
+/// How a kernel reads the input.
+enum Reads {
+    /// Row by row, through where its runs are.
+    Runs(Gather),
+    /// Staged columns of a band of rows.
+    Rows(Rows),
+}
+
 impl Packed {
     /// Packs a layer for a kernel.
     ///
@@ -38,24 +53,34 @@ impl Packed {
     /// Sizes that overflow.
     pub(crate) fn new(layer: &Layer<'_>, kernel: &'static Microkernel, runs: Runs) -> Result<Packed, Error> {
         let shape = layer.shape();
-        let (gather, (panels, order), packing) = match kernel.kind {
+        let lanes = kernel.lanes;
+        let (reads, weights, order) = match kernel.kind {
             Kind::Gemm => {
                 let gather = Gather::new(shape, runs, false, 4)?;
+                let (panels, order) = gemm_panels(layer, lanes, kernel.vectors);
                 let packing = (gather.offsets.len(), gather.run_len);
-                (gather, gemm_panels(layer, kernel.lanes, kernel.vectors), packing)
+                let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
+                (Reads::Runs(gather), weights, order)
             }
             // A depthwise channel has one code a tap: its taps are what gets packed together. Whole blocks of
             // channels are read, from memory that has room for them.
             Kind::Depthwise => {
                 let gather = Gather::new(shape, Runs::Taps, true, kernel.width())?;
+                let (panels, order) = depthwise_panels(layer, lanes);
                 let packing = (1, gather.offsets.len());
-                (gather, depthwise_panels(layer, kernel.lanes), packing)
+                let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
+                (Reads::Runs(gather), weights, order)
+            }
+            Kind::DepthwiseRows(_) | Kind::GroupedRows { .. } => {
+                let rows = Rows::new(shape, kernel)?;
+                let (weights, order) = rows.pack(layer, kernel);
+                (Reads::Rows(rows), weights, order)
             }
         };
-        let weights = Weights::pack(layer, (panels, &order), kernel.lanes, packing, kernel.format);
-        let sums = ColumnSums::of(layer, gather.pieces);
+        let pieces = if let Reads::Runs(gather) = &reads { gather.pieces } else { 1 };
+        let sums = ColumnSums::of(layer, pieces);
         let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
-        let mut packed = Packed { kernel, gather, weights, epilogue, store, finish: None, order, sums };
+        let mut packed = Packed { kernel, reads, weights, epilogue, store, finish: None, order, sums };
         packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
         Ok(packed)
     }
@@ -71,7 +96,11 @@ impl Packed {
             None => (&Rule::Accumulator, Some(Finish::new(rule, shape.out_channels, self.kernel.isa))),
         };
         self.finish = finish;
-        self.epilogue = Epilogue::new(&self.order, &self.gather.views, input, input_zero_point, &self.sums, fused);
+        let views = match &self.reads {
+            Reads::Runs(gather) => gather.views.as_slice(),
+            Reads::Rows(_) => &[View::WHOLE],
+        };
+        self.epilogue = Epilogue::new(&self.order, views, input, input_zero_point, &self.sums, fused);
     }
 
     /// Whether the epilogue needs Σ x of every row.
@@ -80,10 +109,10 @@ impl Packed {
     }
 
     /// Divides a block into strips of rows that see the same part of the kernel; returns their number.
-    fn strips(&self, block: &Range<usize>, strips: &mut [Strip]) -> usize {
+    fn strips(&self, gather: &Gather, block: &Range<usize>, strips: &mut [Strip]) -> usize {
         let (mut rest, mut count) = (block.clone(), 0);
         while !rest.is_empty() {
-            let (part, view) = self.gather.view(&rest);
+            let (part, view) = gather.view(&rest);
             rest.start = part.end;
             // As few tiles as possible, all but the last of the same size.
             let tile = part.len().div_ceil(part.len().div_ceil(self.kernel.rows));
@@ -102,6 +131,14 @@ impl Packed {
     /// The largest |accumulator| that any input can lead to.
     pub(crate) fn accumulator_bound(&self, input: CodeType, input_zero_point: i32) -> i64 {
         self.sums.accumulator_bound(input, input_zero_point)
+    }
+
+    /// Bytes of scratch memory that a call needs.
+    pub(crate) fn scratch_len(&self) -> usize {
+        match &self.reads {
+            Reads::Runs(gather) => Memory::needed(|memory| Scratch::divide(self, gather, memory)),
+            Reads::Rows(rows) => rows.scratch_len(self.kernel),
+        }
     }
 
     /// Bytes of packed weights.
@@ -127,90 +164,35 @@ struct Strip {
     view: u32,
 }
 
-/// The caller's scratch memory, divided up.
-pub(crate) struct Scratch<'s> {
+/// The caller's scratch memory for kernels that read runs.
+struct Scratch<'s> {
     /// The padded copy of a band.
     copy: &'s mut [u8],
     /// Rows at the end of the input.
     edge: &'s mut [u8],
-    /// Where the rows of a block begin.
-    rows: &'s mut [*const u8],
-    /// Strips of a block.
-    strips: &'s mut [Strip],
-    /// Σ x of the rows of a block.
-    row_sums: &'s mut [i32],
-    /// The strips of a block and a panel that are not stored straight into the output.
-    tile: &'s mut [i32],
+    block: Block<'s>,
 }
-
-/// Lengths of the parts of [`Scratch`], in elements.
-struct Lengths {
-    copy: usize,
-    edge: usize,
-    row_sums: usize,
-    tile: usize,
-}
-
-impl Lengths {
-    fn of(packed: &Packed) -> Lengths {
-        Lengths {
-            copy: packed.gather.copy_len(),
-            edge: packed.gather.edge_len(),
-            row_sums: if packed.needs_row_sums() { BLOCK_ROWS } else { 0 },
-            tile: BLOCK_ROWS * packed.kernel.width(),
-        }
-    }
-}
-
-/// Every part begins on a cache line.
-const LINE: usize = 64;
 
 impl<'s> Scratch<'s> {
-    /// Bytes needed, wherever the caller's memory begins.
-    pub(crate) fn len(packed: &Packed) -> usize {
-        let l = Lengths::of(packed);
-        let parts = [
-            l.copy,
-            l.edge,
-            BLOCK_ROWS * size_of::<*const u8>(),
-            BLOCK_ROWS * size_of::<Strip>(),
-            l.row_sums * 4,
-            l.tile * 4,
-        ];
-        LINE + parts.iter().map(|bytes| bytes.next_multiple_of(LINE)).sum::<usize>()
-    }
-
-    fn divide(mut memory: &'s mut [u8], l: &Lengths) -> Scratch<'s> {
-        let skip = memory.as_ptr().align_offset(LINE).min(memory.len());
-        memory = &mut memory[skip..];
+    fn divide(packed: &Packed, gather: &Gather, memory: &mut Memory<'s>) -> Scratch<'s> {
+        let row_sums = if packed.needs_row_sums() { BLOCK_ROWS } else { 0 };
         Scratch {
-            copy: take(&mut memory, l.copy),
-            edge: take(&mut memory, l.edge),
-            rows: take(&mut memory, BLOCK_ROWS),
-            strips: take(&mut memory, BLOCK_ROWS),
-            row_sums: take(&mut memory, l.row_sums),
-            tile: take(&mut memory, l.tile),
+            copy: memory.take(gather.copy_len()),
+            edge: memory.take(gather.edge_len()),
+            block: Block {
+                range: 0..0,
+                rows: memory.take(BLOCK_ROWS),
+                strips: memory.take(BLOCK_ROWS),
+                count: 0,
+                row_sums: memory.take(row_sums),
+                tile: memory.take(BLOCK_ROWS * packed.kernel.width()),
+            },
         }
     }
 }
 
-/// Plain data for which any bytes are a value.
-trait Plain: Copy {}
-impl Plain for u8 {}
-impl Plain for i32 {}
-impl Plain for *const u8 {}
-impl Plain for Strip {}
-
-/// Splits `len` elements off the front, and the rest of their last cache line with them.
-fn take<'s, T: Plain>(memory: &mut &'s mut [u8], len: usize) -> &'s mut [T] {
-    let bytes = len * size_of::<T>();
-    let (part, rest) = core::mem::take(memory).split_at_mut(bytes.next_multiple_of(LINE));
-    *memory = rest;
-    assert_eq!(part.as_ptr() as usize % align_of::<T>(), 0, "parts begin on cache lines");
-    // SAFETY: `part` has room for `len` elements and is aligned for them; any bytes are a value of a `Plain`
-    // type; the exclusive borrow passes to the result.
-    unsafe { core::slice::from_raw_parts_mut(part.as_mut_ptr().cast(), len) }
-}
+// SAFETY: four numbers.
+unsafe impl Plain for Strip {}
 
 /// Where a region is stored.
 struct Target {
@@ -255,7 +237,7 @@ impl Target {
 /// * [`check_call`](qexact_reference::layer::check_call) accepted region, input and output for the plan's shape, and
 ///   the output's elements are what its rule produces.
 /// * [`check_addend`](qexact_reference::layer::check_addend) accepted the addend.
-/// * `scratch` has at least [`Scratch::len`] bytes.
+/// * `scratch` has at least [`Packed::scratch_len`] bytes.
 pub(crate) unsafe fn run(
     packed: &Packed,
     zero_point: u8,
@@ -268,18 +250,23 @@ pub(crate) unsafe fn run(
         // SAFETY: the same memory, read as bytes.
         Input::I8(x) => (unsafe { core::slice::from_raw_parts(x.as_ptr().cast::<u8>(), x.len()) }, true),
     };
-    let Scratch { copy, edge, rows, strips, row_sums, tile } = Scratch::divide(scratch, &Lengths::of(packed));
     let driver = Driver { packed, addend, signed, target: Target::new(region, output) };
-    let mut block = Block { rows, strips, row_sums, tile, range: 0..0, count: 0 };
-    for band in packed.gather.bands(region.rows.clone()) {
-        let read = packed.gather.read(&band, input, zero_point, copy);
+    let mut memory = Memory::new(scratch);
+    let gather = match &packed.reads {
+        Reads::Runs(gather) => gather,
+        // SAFETY: passed on.
+        Reads::Rows(rows) => return unsafe { driver.bands(rows, input, zero_point, &mut memory) },
+    };
+    let Scratch { copy, edge, mut block } = Scratch::divide(packed, gather, &mut memory);
+    for band in gather.bands(region.rows.clone()) {
+        let read = gather.read(&band, input, zero_point, copy);
         for range in even_parts(band, BLOCK_ROWS) {
+            block.count = packed.strips(gather, &range, block.strips);
             block.range = range;
-            block.count = packed.strips(&block.range, block.strips);
             // SAFETY: the block lies in the band, and its rows are then where they can be read.
             unsafe {
                 read.rows(block.range.start, &mut block.rows[..block.range.len()], edge);
-                driver.block(&mut block);
+                driver.block(gather, &mut block);
             }
         }
     }
@@ -310,7 +297,7 @@ impl Driver<'_> {
     ///
     /// # Safety
     /// As [`run`]; the block's rows are where its pointers say.
-    unsafe fn block(&self, block: &mut Block<'_>) {
+    unsafe fn block(&self, gather: &Gather, block: &mut Block<'_>) {
         let region = &self.target.region.channels;
         let mut summed_group = None;
         for panel in &self.packed.weights.panels {
@@ -320,18 +307,18 @@ impl Driver<'_> {
             if self.packed.needs_row_sums() && summed_group != Some(panel.group) {
                 summed_group = Some(panel.group);
                 // SAFETY: passed on.
-                unsafe { self.sum_rows(panel, block) };
+                unsafe { self.sum_rows(gather, panel, block) };
             }
             // SAFETY: passed on.
-            unsafe { self.panel(panel, block) };
+            unsafe { self.panel(gather, panel, block) };
         }
     }
 
     /// First input channel that a panel reads.
-    fn input_channel(&self, panel: &Panel) -> usize {
+    fn input_channel(&self, gather: &Gather, panel: &Panel) -> usize {
         match self.packed.kernel.kind {
-            Kind::Gemm => panel.group * self.packed.gather.run_len,
             Kind::Depthwise => panel.channel,
+            _ => panel.group * gather.run_len,
         }
     }
 
@@ -339,15 +326,14 @@ impl Driver<'_> {
     ///
     /// # Safety
     /// As [`block`](Driver::block).
-    unsafe fn sum_rows(&self, panel: &Panel, block: &mut Block<'_>) {
-        let gather = &self.packed.gather;
+    unsafe fn sum_rows(&self, gather: &Gather, panel: &Panel, block: &mut Block<'_>) {
         let flip = if self.signed { 0x80 } else { 0 };
         for strip in &block.strips[..block.count] {
             let runs = &gather.offsets[gather.runs(&gather.views[strip.view as usize])];
             for row in (strip.at..strip.at + strip.rows).map(|row| row as usize) {
                 let mut sum = 0u32;
                 for &offset in runs {
-                    let run = block.rows[row].wrapping_offset(offset).wrapping_add(self.input_channel(panel));
+                    let run = block.rows[row].wrapping_offset(offset).wrapping_add(self.input_channel(gather, panel));
                     // SAFETY: every run is readable for `run_len` codes.
                     let run = unsafe { core::slice::from_raw_parts(run, gather.run_len) };
                     sum = sum.wrapping_add(run.iter().fold(0, |sum: u32, &x| sum.wrapping_add(u32::from(x ^ flip))));
@@ -361,8 +347,8 @@ impl Driver<'_> {
     ///
     /// # Safety
     /// As [`block`](Driver::block), and the row sums are there if needed.
-    unsafe fn panel(&self, panel: &Panel, block: &mut Block<'_>) {
-        let Packed { kernel, gather, weights, epilogue, store, order, .. } = self.packed;
+    unsafe fn panel(&self, gather: &Gather, panel: &Panel, block: &mut Block<'_>) {
+        let Packed { kernel, weights, epilogue, store, order, .. } = self.packed;
         let region = &self.target.region;
         let width = panel.vectors * kernel.lanes;
         let inside =
@@ -372,7 +358,7 @@ impl Driver<'_> {
         let mut tile = Tile {
             rows: block.rows.as_ptr(),
             offsets: gather.offsets.as_ptr(),
-            channel: self.input_channel(panel),
+            channel: self.input_channel(gather, panel),
             count: 0,
             runs: 0,
             quads: gather.run_len.div_ceil(4),
@@ -386,6 +372,8 @@ impl Driver<'_> {
             output: block.tile.as_mut_ptr().cast(),
             stride: width * element,
             channels: panel.channels,
+            segment: 0,
+            column: 0,
         };
         if direct {
             tile.stride = self.target.stride();

@@ -78,6 +78,8 @@ pub(crate) fn one_row(epilogue: &Epilogue, first: usize, output: *mut u8, channe
         output,
         stride: 0,
         channels,
+        segment: 0,
+        column: 0,
     }
 }
 

@@ -29,7 +29,8 @@ pub(crate) struct Tile<'a> {
     pub count: usize,
     /// Number of runs.
     pub runs: usize,
-    /// Quads of codes of each run. Depthwise kernels, whose runs are taps, load whole blocks of channels instead.
+    /// Quads of codes of each run. Depthwise kernels, whose runs are taps, load whole blocks of channels instead; the
+    /// runs of row kernels are staged columns of so many blocks.
     pub quads: usize,
     /// The panel's weights.
     pub weights: *const u8,
@@ -50,7 +51,34 @@ pub(crate) struct Tile<'a> {
     pub stride: usize,
     /// Channels to store, from the panel's first; at least 1.
     pub channels: usize,
+    /// Bytes from an output to that of the next segment; depthwise row kernels only.
+    pub segment: usize,
+    /// Bytes between staged columns; row kernels only.
+    pub column: usize,
 }
+
+/// Columns of a band of input rows, to be staged: laid out as a row kernel reads them.
+#[derive(Clone, Copy)]
+pub(crate) struct Stage<'a> {
+    /// `[row][segment]` pointers to the first column.
+    pub sources: &'a [*const u8],
+    /// Bytes between columns of the sources.
+    pub pitch: usize,
+    /// Columns.
+    pub count: usize,
+    /// Where the first column goes.
+    pub to: *mut u8,
+    /// Bytes of a staged column.
+    pub column: usize,
+}
+
+/// A staging function for a number of segments and an input type; signed codes are staged as code + 128.
+///
+/// # Safety
+/// * The CPU has the instruction set of the [`Microkernel`] it comes from.
+/// * Every source is readable for [`Microkernel::staged_bytes`] of the panel in each of `count` columns.
+/// * `to` is writable for `count` columns of `column` bytes, which hold all rows in the kernel's layout.
+pub(crate) type StageFn = unsafe fn(&Stage<'_>);
 
 /// A tile function for a fixed number of rows, vectors of channels, input type and [`Store`].
 ///
@@ -74,6 +102,24 @@ pub(crate) enum Kind {
     Gemm,
     /// Every channel has its own taps: blocks of channels side by side in a register.
     Depthwise,
+    /// The same, by rows of output pixels over staged columns that hold vertically adjacent codes of a channel side
+    /// by side.
+    DepthwiseRows(Window),
+    /// Groups of 4 · `quads` inputs and as many outputs, by rows of output pixels over staged columns.
+    GroupedRows { quads: usize, window: Window },
+}
+
+/// What a row kernel knows of its window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Window {
+    Any,
+    /// Columns of taps, undilated, blocks of a staged column, and the stride of columns. Tiles of the largest size
+    /// take all pixels of a row in one call.
+    Fixed {
+        kernel: usize,
+        blocks: usize,
+        stride: usize,
+    },
 }
 
 /// A family of tile functions that share a packing.
@@ -92,11 +138,22 @@ pub(crate) struct Microkernel {
     pub format: WeightFormat,
     /// The function for `rows` ≥ 1 rows (all functions, for depthwise kernels, take any number), `vectors` vectors, signed input or not, and a [`Store`].
     pub tile: fn(rows: usize, vectors: usize, signed: bool, store: Store) -> TileFn,
+    /// Row kernels: the function that stages panels of `vectors` vectors.
+    pub stage: Option<fn(vectors: usize, signed: bool) -> StageFn>,
 }
 
 impl Microkernel {
     /// Channels of the widest panel.
     pub(crate) fn width(&self) -> usize {
         self.lanes * self.vectors
+    }
+
+    /// Whether one call takes this many pixels, whatever its tiles: kernels of a fixed window.
+    pub(crate) fn takes_rows(&self, rows: usize) -> bool {
+        let fixed = match self.kind {
+            Kind::DepthwiseRows(window) | Kind::GroupedRows { window, .. } => window != Window::Any,
+            Kind::Gemm | Kind::Depthwise => false,
+        };
+        fixed && rows >= self.rows
     }
 }

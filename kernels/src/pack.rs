@@ -30,7 +30,7 @@ impl WeightFormat {
         }
     }
 
-    fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         match self {
             WeightFormat::Quads => 1,
             WeightFormat::EvenOdd | WeightFormat::Pairs => 2,
@@ -55,6 +55,13 @@ pub(crate) struct Panel {
     offset: usize,
     runs: usize,
     run_bytes: usize,
+}
+
+impl Panel {
+    /// A panel whose weights are yet to be packed.
+    pub(crate) fn new(first: usize, vectors: usize, channel: usize, channels: usize, group: usize) -> Panel {
+        Panel { first, vectors, channel, channels, group, offset: 0, runs: 0, run_bytes: 0 }
+    }
 }
 
 /// Packed weights.
@@ -169,6 +176,20 @@ impl Weights {
     /// Bytes of a panel.
     pub(crate) fn panel_len(&self, panel: &Panel) -> usize {
         panel.runs * panel.run_bytes
+    }
+
+    /// Packs whatever bytes a panel's weights are.
+    pub(crate) fn from_panels(mut panels: Vec<Panel>, bytes: impl Fn(&Panel) -> Vec<u8>) -> Weights {
+        let mut lines = Vec::new();
+        for panel in &mut panels {
+            panel.offset = 64 * lines.len();
+            for chunk in bytes(panel).chunks(64) {
+                let mut line = Line([0; 64]);
+                line.0[..chunk.len()].copy_from_slice(chunk);
+                lines.push(line);
+            }
+        }
+        Weights { lines, panels }
     }
 
     /// The first byte of a panel's weights, from a run on.

@@ -2,7 +2,7 @@
 
 use crate::Isa;
 use crate::choose::{Choice, choose};
-use crate::drive::{self, Packed, Scratch};
+use crate::drive::{self, Packed};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -109,7 +109,7 @@ impl Plan {
     pub fn scratch_len(&self) -> usize {
         match &self.path {
             Path::Portable { .. } => 0,
-            Path::Packed(packed) => Scratch::len(packed),
+            Path::Packed(packed) => packed.scratch_len(),
         }
     }
 

@@ -31,6 +31,7 @@ pub(crate) const GEMM: Microkernel = Microkernel {
         };
         table[rows - 1]
     },
+    stage: None,
 };
 
 pub(crate) const DEPTHWISE: Microkernel = Microkernel {
@@ -42,6 +43,7 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     vectors: 4,
     format: WeightFormat::Pairs,
     tile: |_, _, signed, store| if signed { depthwise_for::<true>(store) } else { depthwise_for::<false>(store) },
+    stage: None,
 };
 
 fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [TileFn; ROWS] {
@@ -181,7 +183,7 @@ unsafe fn taps<const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>, row: usiz
 /// `depthwise_panels`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn interleave(x: [__m256i; 2]) -> [__m256i; 4] {
+pub(super) fn interleave(x: [__m256i; 2]) -> [__m256i; 4] {
     let zero = _mm256_setzero_si256();
     let (low, high) = (_mm256_unpacklo_epi8(x[0], x[1]), _mm256_unpackhi_epi8(x[0], x[1]));
     [

@@ -32,6 +32,7 @@ pub(crate) const GEMM: Microkernel = Microkernel {
         };
         table[rows - 1]
     },
+    stage: None,
 };
 
 pub(crate) const DEPTHWISE: Microkernel = Microkernel {
@@ -43,6 +44,7 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     vectors: 4,
     format: WeightFormat::Quads,
     tile: |_, _, signed, store| if signed { depthwise_for::<true>(store) } else { depthwise_for::<false>(store) },
+    stage: None,
 };
 
 fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [TileFn; ROWS] {
@@ -221,7 +223,7 @@ unsafe fn taps<const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>, row: usiz
 /// Puts the bytes of four taps that belong to one channel into one dword, in the order of `depthwise_panels`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn interleave(x: [__m512i; 4]) -> [__m512i; 4] {
+pub(super) fn interleave(x: [__m512i; 4]) -> [__m512i; 4] {
     let (lo01, hi01) = (_mm512_unpacklo_epi8(x[0], x[1]), _mm512_unpackhi_epi8(x[0], x[1]));
     let (lo23, hi23) = (_mm512_unpacklo_epi8(x[2], x[3]), _mm512_unpackhi_epi8(x[2], x[3]));
     [

@@ -77,7 +77,7 @@ pub(super) unsafe fn subtract_channel_sums<const MR: usize, const NV: usize>(
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
 #[inline(always)]
-unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR], t: &Tile<'_>) {
+pub(super) unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR], t: &Tile<'_>) {
     // SAFETY: by this function's contract.
     unsafe {
         let e = t.epilogue;
@@ -104,7 +104,7 @@ unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m256i; NV]; MR],
 /// The constants of R6's end, in registers before anything is stored: the compiler must take a store of bytes for one
 /// into [`Epilogue`](crate::epilogue::Epilogue).
 #[derive(Clone, Copy)]
-struct Ends {
+pub(super) struct Ends {
     zero_point: __m256i,
     lo: __m256i,
     hi: __m256i,
@@ -112,7 +112,7 @@ struct Ends {
 }
 
 #[inline(always)]
-unsafe fn ends(t: &Tile<'_>) -> Ends {
+pub(super) unsafe fn ends(t: &Tile<'_>) -> Ends {
     let e = t.epilogue;
     // SAFETY: the caller's instruction set.
     unsafe {
@@ -127,7 +127,7 @@ unsafe fn ends(t: &Tile<'_>) -> Ends {
 
 /// The rest of R6 for four vectors: 32 bytes, of which 128-bit lane l holds four codes of each vector's lane l.
 #[inline(always)]
-unsafe fn narrow(v: [__m256i; 4], ends: Ends) -> __m256i {
+pub(super) unsafe fn narrow(v: [__m256i; 4], ends: Ends) -> __m256i {
     // SAFETY: the caller's instruction set.
     unsafe {
         let low = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[1]), ends.zero_point);
@@ -143,7 +143,7 @@ unsafe fn narrow(v: [__m256i; 4], ends: Ends) -> __m256i {
 /// # Safety
 /// The epilogue's vectors reach 8 elements beyond `at`.
 #[inline(always)]
-unsafe fn real(acc: __m256i, at: usize, t: &Tile<'_>) -> __m256 {
+pub(super) unsafe fn real(acc: __m256i, at: usize, t: &Tile<'_>) -> __m256 {
     // SAFETY: by this function's contract.
     unsafe {
         let e = t.epilogue;

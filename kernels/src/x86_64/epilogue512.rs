@@ -77,7 +77,7 @@ pub(super) unsafe fn subtract_channel_sums<const MR: usize, const NV: usize>(
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
 #[inline(always)]
-unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m512i; NV]; MR], t: &Tile<'_>) {
+pub(super) unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m512i; NV]; MR], t: &Tile<'_>) {
     // SAFETY: by this function's contract.
     unsafe {
         let e = t.epilogue;
@@ -104,7 +104,7 @@ unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m512i; NV]; MR],
 /// The constants of R6's end, in registers before anything is stored: the compiler must take a store of bytes for one
 /// into [`Epilogue`](crate::epilogue::Epilogue).
 #[derive(Clone, Copy)]
-struct Ends {
+pub(super) struct Ends {
     zero_point: __m512i,
     lo: __m512i,
     hi: __m512i,
@@ -112,7 +112,7 @@ struct Ends {
 }
 
 #[inline(always)]
-unsafe fn ends(t: &Tile<'_>) -> Ends {
+pub(super) unsafe fn ends(t: &Tile<'_>) -> Ends {
     let e = t.epilogue;
     // SAFETY: the caller's instruction set.
     unsafe {
@@ -127,7 +127,7 @@ unsafe fn ends(t: &Tile<'_>) -> Ends {
 
 /// The rest of R6 for four vectors: 64 bytes, of which 128-bit lane l holds four codes of each vector's lane l.
 #[inline(always)]
-unsafe fn narrow(v: [__m512i; 4], ends: Ends) -> __m512i {
+pub(super) unsafe fn narrow(v: [__m512i; 4], ends: Ends) -> __m512i {
     // SAFETY: the caller's instruction set.
     unsafe {
         let low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), ends.zero_point);
@@ -143,7 +143,7 @@ unsafe fn narrow(v: [__m512i; 4], ends: Ends) -> __m512i {
 /// # Safety
 /// The epilogue's vectors reach 16 elements beyond `at`.
 #[inline(always)]
-unsafe fn real(acc: __m512i, at: usize, t: &Tile<'_>) -> __m512 {
+pub(super) unsafe fn real(acc: __m512i, at: usize, t: &Tile<'_>) -> __m512 {
     // SAFETY: by this function's contract.
     unsafe {
         let e = t.epilogue;
@@ -260,4 +260,30 @@ pub(super) unsafe fn finish_block<const STORE: Store>(mut acc: [[__m512i; 4]; 1]
             }
         }
     }
+}
+
+/// R6 up to and including `cvt`, for a vector of channels of MR pixels that starts `at` in the epilogue's vectors.
+///
+/// # Safety
+/// The epilogue's vectors reach 16 elements beyond `at`.
+#[inline(always)]
+pub(super) unsafe fn scale_pixels<const MR: usize, const BIAS: bool>(
+    mut acc: [__m512i; MR],
+    at: usize,
+    t: &Tile<'_>,
+) -> [__m512i; MR] {
+    let e = t.epilogue;
+    // SAFETY: by this function's contract.
+    unsafe {
+        let multiplier = _mm512_loadu_ps(e.multiplier.as_ptr().add(at));
+        for i in 0..MR {
+            let mut v = _mm512_cvtepi32_ps(acc[i]);
+            if BIAS {
+                let bias = _mm512_loadu_ps(e.bias.as_ptr().add(at));
+                v = _mm512_fmadd_ps(bias, _mm512_loadu_ps(e.reciprocal.as_ptr().add(at)), v);
+            }
+            acc[i] = _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier));
+        }
+    }
+    acc
 }

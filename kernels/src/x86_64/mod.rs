@@ -1,5 +1,6 @@
 //! The kernels themselves: a file an instruction set for the dot products, two files a vector width for what
-//! happens to accumulators: in a kernel (`epilogue…`), and in a step of its own (`finish…`).
+//! happens to accumulators: in a kernel (`epilogue…`), and in a step of its own (`finish…`). Depthwise and grouped
+//! convolutions over staged columns are in `rows…`.
 //!
 //! All of them are `unsafe fn`s with the contract of [`TileFn`](crate::micro::TileFn): they read and write
 //! through raw pointers. Loops over registers have constant bounds and are unrolled.
@@ -11,6 +12,10 @@ mod epilogue256;
 mod epilogue512;
 pub(crate) mod finish256;
 pub(crate) mod finish512;
+mod rows256;
+pub(crate) mod rows512;
+pub(crate) mod rows_avx2;
+pub(crate) mod rows_avx_vnni;
 
 use crate::micro::Tile;
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};

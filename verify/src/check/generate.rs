@@ -218,6 +218,12 @@ fn any_shape(r: &mut Random) -> Conv {
             shape.groups = 2 + r.below(4);
             shape.in_channels = shape.groups * extent(r, 40);
             shape.out_channels = shape.groups * extent(r, 40);
+            // Groups that have kernels of their own.
+            if r.once_in(2) {
+                let channels = r.choose(&[2, 4, 8, 16]);
+                shape.groups = 2 + r.below(20);
+                (shape.in_channels, shape.out_channels) = (shape.groups * channels, shape.groups * channels);
+            }
             shape.axes[1..].fill_with(|| axis(r, 9));
         }
         // Depthwise, with one output a channel or two.

@@ -1,0 +1,528 @@
+//! Depthwise and grouped convolutions by rows of output pixels.
+//!
+//! ```text
+//! for band of output rows                         as many as share their input rows
+//!     for panel of channels
+//!         stage the columns of the band           with padding, side by side as the kernel reads them, in L1
+//!         for row of the band, tile of its pixels
+//!             microkernel
+//! ```
+//!
+//! A **depthwise** band stages `staged_rows` input rows, a multiple of the taps `D` that one dot product adds, `D` rows
+//! side by side for each channel. Row r of the band multiplies all of them: its weights are shifted down
+//! by r · stride rows, zeros elsewhere. So every kernel height is the same loop, and as many rows share the staged
+//! columns as leave room for the shift.
+//!
+//! The last panel may hold half or a quarter of the channels of a register. The register then takes as many
+//! **segments** of the row side by side: pixel p of segment f is pixel `p + f · distance` of the band.
+//!
+//! A **grouped** band stages rows one after the other. Groups of fewer than four channels are merged to four, with
+//! zero weights between them.
+
+use super::memory::Memory;
+use super::{Driver, even_parts};
+use crate::epilogue::CODES;
+use crate::micro::{Kind, Microkernel, Stage, Tile};
+use crate::pack::{Order, Panel, WeightFormat, Weights};
+use alloc::vec::Vec;
+use core::ops::Range;
+use qexact_reference::{Axis, Conv, Error, Layer};
+
+/// Staged bytes that leave room in the L1 cache for weights and outputs.
+const STAGED_BYTES: usize = 40 << 10;
+/// Rows of a grouped band: the more, the fewer input rows are staged twice.
+const GROUPED_BAND: usize = 8;
+/// Bytes of a register that hold the codes of one column.
+const LANE: usize = 16;
+
+/// Geometry of a layer in bands.
+pub(super) struct Rows {
+    height: Axis,
+    width: Axis,
+    output_height: usize,
+    output_width: usize,
+    in_channels: usize,
+    /// Output rows of a band.
+    band: usize,
+    /// Input rows of a band, as staged.
+    staged_rows: usize,
+    /// Most output pixels of a band's row.
+    pixels: usize,
+    /// Bytes of a staged column.
+    column: usize,
+    /// Blocks of a staged column that an output row reads.
+    blocks: usize,
+    /// Bytes from the weights of one row of a band to those of the next.
+    row_weights: usize,
+    /// Bytes from the first block of one row of a band to that of the next.
+    row_offset: usize,
+}
+
+/// Part of an image's output: `lines` rows from `y` on, in each of them some columns.
+struct Band {
+    image: usize,
+    y: usize,
+    lines: usize,
+    columns: Range<usize>,
+}
+
+/// What a panel stages of a band: the channels of a register from `channel` on, of each segment.
+struct Columns {
+    channel: usize,
+    vectors: usize,
+    segments: usize,
+    /// Pixels from a segment to the next.
+    distance: usize,
+    /// Pixels of a segment.
+    length: usize,
+}
+
+impl Rows {
+    pub(super) fn new(shape: &Conv, kernel: &Microkernel) -> Result<Rows, Error> {
+        let [_, height, width] = shape.axes;
+        let (output_height, output_width) = (height.output()?, width.output()?);
+        // Rows of a band share their input rows only where taps are neighbours.
+        let sharing = |rows: usize| if height.dilation == 1 { rows.min(output_height) } else { 1 };
+        let register = 4 * kernel.lanes;
+        let (band, staged_rows, blocks, column, row_weights, row_offset);
+        if matches!(kernel.kind, Kind::DepthwiseRows(_)) {
+            let depth = kernel.format.depth();
+            blocks = height.kernel.div_ceil(depth);
+            staged_rows = blocks * depth;
+            band = sharing((staged_rows - height.kernel) / height.stride + 1);
+            // Four vectors of dwords for a register of channels.
+            column = blocks * 4 * register;
+            row_weights = (4 * width.kernel + 1) * blocks * register;
+            row_offset = 0;
+        } else {
+            band = sharing(GROUPED_BAND);
+            staged_rows = (band - 1) * height.stride + height.kernel;
+            blocks = height.kernel;
+            column = staged_rows * register;
+            row_weights = 0;
+            row_offset = height.stride * register;
+        }
+        let columns = (STAGED_BYTES / column).saturating_sub((width.kernel - 1) * width.dilation + 1);
+        let pixels = (columns / width.stride + 1).max(kernel.rows).min(output_width);
+        let in_channels = shape.in_channels;
+        Ok(Rows {
+            height,
+            width,
+            output_height,
+            output_width,
+            in_channels,
+            band,
+            staged_rows,
+            pixels,
+            column,
+            blocks,
+            row_weights,
+            row_offset,
+        })
+    }
+
+    /// Staged columns behind `pixels` pixels of a row.
+    fn columns(&self, pixels: usize) -> usize {
+        (pixels - 1) * self.width.stride + (self.width.kernel - 1) * self.width.dilation + 1
+    }
+
+    /// Bytes of scratch memory that a call needs.
+    pub(super) fn scratch_len(&self, kernel: &Microkernel) -> usize {
+        Memory::needed(|memory| Scratch::divide(self, kernel, memory))
+    }
+
+    /// Packs weights as the kernel reads them: for each row of a band, column of taps and block; after them the
+    /// same for one column of weights that are all 1, for sums of codes.
+    pub(super) fn pack(&self, layer: &Layer<'_>, kernel: &Microkernel) -> (Weights, Order) {
+        let (shape, lanes, format) = (layer.shape(), kernel.lanes, kernel.format);
+        let (panels, order) = match kernel.kind {
+            Kind::GroupedRows { .. } => grouped_row_panels(layer, lanes),
+            _ => depthwise_row_panels(layer, lanes),
+        };
+        let (taps, inputs) = (shape.taps(), shape.group_inputs());
+        // Weight of an output channel at a tap (row, column) and an input channel, None beyond the layer.
+        let weight = |channel: Option<usize>, row: usize, column: usize, input: usize| {
+            let channel =
+                channel.filter(|c| c / shape.group_outputs() == input / inputs && row < self.height.kernel)?;
+            let at = (channel * taps + row * self.width.kernel + column) * inputs + input % inputs;
+            Some(layer.weight()[at])
+        };
+        let push = |bytes: &mut Vec<u8>, weight: Option<i8>| {
+            let wide = i16::from(weight.unwrap_or(0)).to_le_bytes();
+            bytes.extend(&wide[..format.bytes()]);
+        };
+        let one = |weight: Option<i8>| weight.map(|_| 1);
+        let weights = Weights::from_panels(panels, |panel| {
+            let mut bytes = Vec::new();
+            let Kind::GroupedRows { quads, .. } = kernel.kind else {
+                let order = &order[panel.first..][..4 * lanes];
+                let depth = format.depth();
+                for line in 0..self.band {
+                    // Rows above the line's own wrap around and have no weight.
+                    let row = |block: usize, i: usize| (block * depth + i).wrapping_sub(line * self.height.stride);
+                    let of = |channel: Option<usize>, column, block, i| {
+                        weight(channel, row(block, i), column, channel.unwrap_or(0))
+                    };
+                    for (column, block) in pairs(self.width.kernel, self.blocks) {
+                        for (&channel, i) in order.iter().flat_map(|c| (0..depth).map(move |i| (c, i))) {
+                            push(&mut bytes, of(channel, column, block, i));
+                        }
+                    }
+                    for (block, _) in pairs(self.blocks, lanes) {
+                        (0..depth).for_each(|i| push(&mut bytes, one(of(Some(panel.channel), 0, block, i))));
+                    }
+                }
+                return bytes;
+            };
+            // Vector n, 128-bit lane l and dword d of it: output `vectors · l + n` of the lane's group `d / quads`.
+            let vectors = quads * LANE / lanes;
+            let halves = if format == WeightFormat::EvenOdd { 2 } else { 1 };
+            let mut block = |row, column, map: &dyn Fn(Option<i8>) -> Option<i8>| {
+                for (half, n) in pairs(halves, vectors) {
+                    for (dword, i) in pairs(lanes, 4 / halves) {
+                        let (lane, d) = (dword / 4, dword % 4);
+                        let output = panel.channel + d / quads * 4 * quads + vectors * lane + n;
+                        let input = panel.channel + 4 * d + i * halves + half;
+                        let output = (output < shape.out_channels).then_some(output);
+                        push(&mut bytes, map(weight(output, row, column, input)));
+                    }
+                }
+            };
+            for (column, row) in pairs(self.width.kernel, self.height.kernel) {
+                block(row, column, &|w| w);
+            }
+            block(0, 0, &one);
+            bytes
+        });
+        (weights, order)
+    }
+}
+
+fn pairs(a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..a).flat_map(move |a| (0..b).map(move |b| (a, b)))
+}
+
+/// Segments of a register: 1, 2 or 4, each with a table of pointers for its length.
+const MOST_SEGMENTS: usize = 4;
+const TABLES: usize = 3;
+/// Offset of rows that lie in the padding.
+const PADDING: usize = usize::MAX;
+
+/// The caller's scratch memory.
+struct Scratch<'s> {
+    /// What rows in the padding read: z_X, for a row of the input and a register.
+    padding: &'s mut [u8],
+    /// The staged columns of a band.
+    staged: &'s mut [u8],
+    /// Pointers of tiles, a table for each number of segments.
+    pointers: &'s mut [*const u8],
+    /// Rows that are not stored straight into the output.
+    tile: &'s mut [i32],
+    /// Where staged rows come from …
+    sources: &'s mut [*const u8],
+    /// … and their codes, where a register would reach beyond the input.
+    edge: &'s mut [u8],
+    /// Offsets in the input of the rows of a band.
+    offsets: &'s mut [usize],
+}
+
+impl<'s> Scratch<'s> {
+    fn divide(rows: &Rows, kernel: &Microkernel, memory: &mut Memory<'s>) -> Scratch<'s> {
+        let register = 4 * kernel.lanes;
+        let sources = rows.staged_rows * MOST_SEGMENTS;
+        Scratch {
+            padding: memory.take(rows.width.input * rows.in_channels + register),
+            staged: memory.take(rows.columns(rows.pixels) * rows.column),
+            pointers: memory.take(TABLES * rows.pixels * rows.width.kernel),
+            tile: memory.take(rows.pixels * register),
+            sources: memory.take(sources),
+            edge: memory.take(sources * register),
+            offsets: memory.take(rows.staged_rows),
+        }
+    }
+}
+
+/// What scratch memory still holds from one band to the next.
+struct Held {
+    /// Lengths that the tables are for.
+    tables: [usize; TABLES],
+    /// Columns, first of the padded input and number, on whose sides the padding is staged.
+    padded: Range<usize>,
+}
+
+/// The tiles that `rows` pixels are computed in: their number and size.
+fn tiles(kernel: &Microkernel, rows: usize) -> [(usize, usize); 2] {
+    if kernel.takes_rows(rows) { [(0, 0), (rows, kernel.rows)] } else { even_tiles(rows, kernel.rows) }
+}
+
+/// Tiles of at most `most` rows, as even as possible.
+fn even_tiles(rows: usize, most: usize) -> [(usize, usize); 2] {
+    let tiles = rows.div_ceil(most);
+    [(rows % tiles, rows / tiles + 1), (tiles - rows % tiles, rows / tiles)]
+}
+
+impl Driver<'_> {
+    /// All rows of the region.
+    ///
+    /// # Safety
+    /// As [`run`](super::run).
+    pub(super) unsafe fn bands(&self, rows: &Rows, input: &[u8], zero_point: u8, memory: &mut Memory<'_>) {
+        let mut scratch = Scratch::divide(rows, self.packed.kernel, memory);
+        scratch.padding.fill(zero_point);
+        let Range { start: mut row, end } = self.target.region.rows;
+        let width = rows.output_width;
+        let mut held = Held { tables: [0; TABLES], padded: 0..0 };
+        while row < end {
+            let (line, x) = (row / width, row % width);
+            let (image, y) = (line / rows.output_height, line % rows.output_height);
+            let columns = x..width.min(x + end - row);
+            let whole = if columns.len() == width { (end - row) / width } else { 1 };
+            let lines = whole.min(rows.band).min(rows.output_height - y);
+            row += if lines > 1 { lines * width } else { columns.len() };
+            for columns in even_parts(columns, rows.pixels) {
+                let band = Band { image, y, lines, columns };
+                // SAFETY: passed on.
+                unsafe { self.band(rows, &band, input, &mut held, &mut scratch) };
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`run`](super::run); `held` is what `scratch` holds.
+    unsafe fn band(&self, rows: &Rows, band: &Band, input: &[u8], held: &mut Held, scratch: &mut Scratch<'_>) {
+        let (kernel, region) = (self.packed.kernel, &self.target.region);
+        let depthwise = matches!(kernel.kind, Kind::DepthwiseRows(_));
+        let register = 4 * kernel.lanes;
+        self.offsets(rows, band, scratch.offsets);
+        let mut staged = None;
+        for panel in &self.packed.weights.panels {
+            let inside =
+                panel.channel.max(region.channels.start)..(panel.channel + panel.channels).min(region.channels.end);
+            if inside.is_empty() {
+                continue;
+            }
+            let segments = if depthwise { 4 / panel.vectors } else { 1 };
+            let distance = band.columns.len() / segments;
+            let length = band.columns.len() - (segments - 1) * distance;
+            let channel = if depthwise { panel.channel } else { panel.channel / register * register };
+            if staged != Some(channel) {
+                staged = Some(channel);
+                let columns = Columns { channel, vectors: panel.vectors, segments, distance, length };
+                // SAFETY: passed on.
+                unsafe { self.stage(rows, band, &columns, input, held, scratch) };
+            }
+            let slot = segments.ilog2() as usize;
+            let table = &mut scratch.pointers[slot * rows.pixels * rows.width.kernel..][..length * rows.width.kernel];
+            if held.tables[slot] != length {
+                held.tables[slot] = length;
+                fill_table(rows, kernel, length, scratch.staged.as_ptr(), table);
+            }
+
+            let width = if depthwise { panel.vectors * kernel.lanes } else { LANE };
+            let direct = inside.start == panel.channel && self.packed.finish.is_none();
+            let element = if self.packed.store == CODES { 1 } else { 4 };
+            for line in 0..band.lines {
+                let first = (band.image * rows.output_height + band.y + line) * rows.output_width + band.columns.start;
+                let (output, stride, channels) = if direct {
+                    (self.target.at(first, inside.start), self.target.stride(), inside.len())
+                } else {
+                    (scratch.tile.as_mut_ptr().cast(), width * element, panel.channels)
+                };
+                let mut done = 0;
+                for (count, size) in tiles(kernel, length) {
+                    if count == 0 {
+                        continue;
+                    }
+                    let tile = Tile {
+                        rows: table[done * rows.width.kernel..].as_ptr(),
+                        offsets: core::ptr::null(),
+                        channel: line * rows.row_offset + (panel.channel - channel),
+                        count,
+                        runs: rows.width.kernel,
+                        quads: rows.blocks,
+                        weights: self.packed.weights.of_panel(panel, 0).wrapping_add(line * rows.row_weights),
+                        ahead: core::ptr::null(),
+                        ahead_step: 0,
+                        row_sums: core::ptr::null(),
+                        initial: self.packed.epilogue.initial[panel.first..].as_ptr(),
+                        first: panel.first,
+                        epilogue: &self.packed.epilogue,
+                        output: output.wrapping_add(done * stride),
+                        stride,
+                        channels,
+                        segment: distance * stride,
+                        column: rows.column,
+                    };
+                    // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). The table points to
+                    // staged columns, of which the last pixel's last tap is the last. Weights and epilogue were
+                    // packed for this panel. All segments of the row lie in the band: in the region, or in
+                    // the tile buffer, which has room for a band's row of 4-byte elements.
+                    unsafe { (kernel.tile)(size, panel.vectors, self.signed, self.packed.store)(&tile) };
+                    done += count * size;
+                }
+                if !direct {
+                    let row = first..first + band.columns.len();
+                    // SAFETY: the tile buffer was just filled.
+                    unsafe { self.copy_out(&row, &inside, panel, width, scratch.tile) };
+                }
+            }
+        }
+    }
+
+    /// Offsets in the input of a band's staged rows; what lies in the padding or is not needed has none.
+    fn offsets(&self, rows: &Rows, band: &Band, offsets: &mut [usize]) {
+        let height = &rows.height;
+        let needed = (band.lines - 1) * height.stride + height.kernel;
+        for (row, offset) in offsets.iter_mut().enumerate() {
+            let y = (band.y * height.stride + row * height.dilation).checked_sub(height.padding[0]);
+            *offset = match y.filter(|&y| row < needed && y < height.input) {
+                Some(y) => (band.image * height.input + y) * rows.width.input * rows.in_channels,
+                None => PADDING,
+            };
+        }
+    }
+
+    /// Stages columns of a band.
+    ///
+    /// # Safety
+    /// As [`run`](super::run).
+    unsafe fn stage(
+        &self,
+        rows: &Rows,
+        band: &Band,
+        columns: &Columns,
+        input: &[u8],
+        held: &mut Held,
+        scratch: &mut Scratch<'_>,
+    ) {
+        let &Columns { channel, vectors, segments, distance, length } = columns;
+        let (kernel, width) = (self.packed.kernel, &rows.width);
+        let pitch = rows.in_channels;
+        let bytes = 4 * kernel.lanes / segments;
+        // Column of the padded input that a segment begins with.
+        let begin = |segment: usize| (band.columns.start + segment * distance) * width.stride;
+        let left = width.padding[0];
+        // Columns of the last row behind which a register may still be read from the input.
+        let last = scratch.offsets.iter().rev().find(|&&offset| offset != PADDING);
+        let readable = last.map_or(width.input, |last| match input.len().checked_sub(last + channel + bytes) {
+            Some(rest) => (rest / pitch + 1).min(width.input),
+            None => 0,
+        });
+        let count = rows.columns(length);
+        // Columns that all segments read from the input.
+        let interior = left.saturating_sub(begin(0))..(left + readable).saturating_sub(begin(segments - 1)).min(count);
+        let function = kernel.stage.expect("a row kernel")(vectors, self.signed);
+        let sources = &mut scratch.sources[..rows.staged_rows * segments];
+        // Columns of padding on both sides are the same for all rows and panels.
+        let padding = [
+            0..left.saturating_sub(begin(0)).min(count),
+            (left + width.input).saturating_sub(begin(0)).min(count)..count,
+        ];
+        let padded = segments == 1 && held.padded == (begin(0)..count);
+        held.padded = if segments == 1 { begin(0)..count } else { 0..0 };
+        let mut at = 0;
+        while at < count {
+            let (mut run, mut pitch) = (if interior.contains(&at) { interior.end - at } else { 1 }, pitch);
+            if segments == 1
+                && let Some(side) = padding.iter().find(|side| side.contains(&at))
+            {
+                (run, pitch) = (side.end - at, 0);
+                if padded {
+                    at += run;
+                    continue;
+                }
+            }
+            for (row, sources) in sources.chunks_exact_mut(segments).enumerate() {
+                let row_offset = Some(scratch.offsets[row]).filter(|&offset| offset != PADDING).map(|o| o + channel);
+                for (segment, source) in sources.iter_mut().enumerate() {
+                    let x = (begin(segment) + at).checked_sub(left).filter(|&x| x < width.input);
+                    *source = match (row_offset, x) {
+                        (Some(row), Some(x)) if row + x * rows.in_channels + bytes <= input.len() => {
+                            input[row + x * rows.in_channels..].as_ptr()
+                        }
+                        (Some(offset), Some(x)) => {
+                            let edge = &mut scratch.edge[(row * segments + segment) * bytes..][..bytes];
+                            let codes = &input[offset + x * rows.in_channels..];
+                            edge[..codes.len()].copy_from_slice(codes);
+                            edge.as_ptr()
+                        }
+                        _ => scratch.padding.as_ptr(),
+                    };
+                }
+            }
+            let to = scratch.staged[at * rows.column..].as_mut_ptr();
+            // SAFETY: in the interior each row is readable up to `readable` columns, all other columns are staged one
+            // by one from where a register may be read; the padding is as long as a row and a register.
+            // Scratch has room for the columns of the longest segment.
+            unsafe { function(&Stage { sources, pitch, count: run, to, column: rows.column }) };
+            at += run;
+        }
+    }
+}
+
+/// Pointers of a segment's tiles, `[tile][tap][pixel]`: to the staged column under each tap.
+fn fill_table(rows: &Rows, kernel: &Microkernel, length: usize, staged: *const u8, table: &mut [*const u8]) {
+    table[0] = staged;
+    if kernel.takes_rows(length) {
+        return;
+    }
+    let mut slots = table.iter_mut();
+    let mut first = 0;
+    for (count, size) in tiles(kernel, length) {
+        for _ in 0..count {
+            for (tap, pixel) in pairs(rows.width.kernel, size) {
+                let column = (first + pixel) * rows.width.stride + tap * rows.width.dilation;
+                *slots.next().expect("a slot for every pixel and tap") = staged.wrapping_add(column * rows.column);
+            }
+            first += size;
+        }
+    }
+}
+
+/// Panels for a depthwise row kernel: registers of channels in the order of
+/// [`depthwise_panels`](crate::pack::depthwise_panels). The last ones hold half or a quarter of the channels, once for every segment.
+pub(super) fn depthwise_row_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Panel>, Order) {
+    let (channels, width) = (layer.shape().out_channels, 4 * lanes);
+    let (mut panels, mut order) = (Vec::new(), Order::new());
+    let mut channel = 0;
+    while channel < channels {
+        let left = channels - channel;
+        let halves =
+            if left > width * 3 / 4 { 0 } else { (width / left.next_multiple_of(LANE).next_power_of_two()).ilog2() };
+        // Three quarters of a register: first a half, then a quarter.
+        let halves = if left > width / 2 && left <= width * 3 / 4 { 1 } else { halves };
+        let distinct = width >> halves;
+        let valid = left.min(distinct);
+        panels.push(Panel::new(order.len(), 4 >> halves, channel, valid, 0));
+        order.extend((0..width).map(|position| {
+            let (vector, lane) = (position / lanes, position % lanes);
+            let in_register = LANE * (lane / 4) + 4 * vector + lane % 4;
+            Some(in_register % distinct).filter(|&at| at < valid).map(|at| channel + at)
+        }));
+        channel += valid;
+    }
+    (panels, order)
+}
+
+/// Panels for a grouped row kernel: 16 channels each, in their own order.
+pub(super) fn grouped_row_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Panel>, Order) {
+    let channels = layer.shape().out_channels;
+    let panels = (0..channels).step_by(LANE);
+    let panels = panels.map(|channel| Panel::new(channel, LANE / lanes, channel, (channels - channel).min(LANE), 0));
+    (panels.collect(), (0..channels.next_multiple_of(LANE)).map(|c| Some(c).filter(|&c| c < channels)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_cover_their_rows_evenly() {
+        for (rows, most) in pairs(200, 14).map(|(rows, most)| (rows + 1, most + 1)) {
+            let [(many, more), (few, less)] = even_tiles(rows, most);
+            assert_eq!(many * more + few * less, rows);
+            assert!(less >= 1 && (many == 0 || more <= most) && less <= most);
+            assert_eq!(many + few, rows.div_ceil(most));
+        }
+    }
+}
