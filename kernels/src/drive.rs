@@ -10,7 +10,7 @@
 //! ```
 
 use crate::epilogue::{ACCUMULATORS, CODES, ColumnSums, Epilogue, Store, store_for};
-use crate::gather::{Gather, Runs};
+use crate::gather::{Element, Gather, Runs};
 use crate::micro::{Kind, Microkernel, Tile};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
 use core::ops::Range;
@@ -37,14 +37,14 @@ impl Packed {
         let shape = layer.shape();
         let (gather, (panels, order), packing) = match kernel.kind {
             Kind::Gemm => {
-                let gather = Gather::new(shape, runs, false, 4)?;
+                let gather = Gather::new(shape, runs, kernel.element, false, 4)?;
                 let packing = (gather.offsets.len(), gather.run_len);
                 (gather, gemm_panels(layer, kernel.lanes, kernel.vectors), packing)
             }
             // A depthwise channel has one code a tap: its taps are what gets packed together. Whole blocks of
             // channels are read, from memory that has room for them.
             Kind::Depthwise => {
-                let gather = Gather::new(shape, Runs::Taps, true, kernel.width())?;
+                let gather = Gather::new(shape, Runs::Taps, kernel.element, true, kernel.width())?;
                 let packing = (1, gather.offsets.len());
                 (gather, depthwise_panels(layer, kernel.lanes), packing)
             }
@@ -97,6 +97,12 @@ impl Packed {
         count
     }
 
+    /// Rows of a block. Rows copied by themselves are few enough to stay in cache.
+    fn block_rows(&self) -> usize {
+        let fit = BLOCK_BYTES.checked_div(self.gather.row_bytes()).unwrap_or(BLOCK_ROWS);
+        fit.clamp(4 * self.kernel.rows, BLOCK_ROWS)
+    }
+
     /// The largest |accumulator| that any input can lead to.
     pub(crate) fn accumulator_bound(&self, input: CodeType, input_zero_point: i32) -> i64 {
         self.sums.accumulator_bound(input, input_zero_point)
@@ -108,8 +114,10 @@ impl Packed {
     }
 }
 
-/// Rows of a block.
+/// Rows of a block, at most …
 const BLOCK_ROWS: usize = 96;
+/// … and bytes of them, where they are copied.
+const BLOCK_BYTES: usize = 512 << 10;
 /// Bytes between weights that pass by once and those asked for meanwhile.
 const AHEAD: usize = 2048;
 
@@ -129,8 +137,10 @@ struct Strip {
 pub(crate) struct Scratch<'s> {
     /// The padded copy of a band.
     copy: &'s mut [u8],
-    /// Rows at the end of the input.
-    edge: &'s mut [u8],
+    /// Pixels that are copied by themselves.
+    pixels: &'s mut [u8],
+    /// Widened weights.
+    widened: &'s mut [u8],
     /// Where the rows of a block begin.
     rows: &'s mut [*const u8],
     /// Strips of a block.
@@ -144,7 +154,8 @@ pub(crate) struct Scratch<'s> {
 /// Lengths of the parts of [`Scratch`], in elements.
 struct Lengths {
     copy: usize,
-    edge: usize,
+    pixels: usize,
+    widened: usize,
     row_sums: usize,
     tile: usize,
 }
@@ -153,7 +164,8 @@ impl Lengths {
     fn of(packed: &Packed) -> Lengths {
         Lengths {
             copy: packed.gather.copy_len(),
-            edge: packed.gather.edge_len(),
+            pixels: packed.gather.pixels_len(packed.block_rows()),
+            widened: packed.kernel.widened * packed.gather.offsets.len() * packed.gather.run_len.div_ceil(2),
             row_sums: if packed.needs_row_sums() { BLOCK_ROWS } else { 0 },
             tile: BLOCK_ROWS * packed.kernel.width(),
         }
@@ -169,7 +181,8 @@ impl<'s> Scratch<'s> {
         let l = Lengths::of(packed);
         let parts = [
             l.copy,
-            l.edge,
+            l.pixels,
+            l.widened,
             BLOCK_ROWS * size_of::<*const u8>(),
             BLOCK_ROWS * size_of::<Strip>(),
             l.row_sums * 4,
@@ -183,7 +196,8 @@ impl<'s> Scratch<'s> {
         memory = &mut memory[skip..];
         Scratch {
             copy: take(&mut memory, l.copy),
-            edge: take(&mut memory, l.edge),
+            pixels: take(&mut memory, l.pixels),
+            widened: take(&mut memory, l.widened),
             rows: take(&mut memory, BLOCK_ROWS),
             strips: take(&mut memory, BLOCK_ROWS),
             row_sums: take(&mut memory, l.row_sums),
@@ -267,17 +281,19 @@ pub(crate) unsafe fn run(
         // SAFETY: the same memory, read as bytes.
         Input::I8(x) => (unsafe { core::slice::from_raw_parts(x.as_ptr().cast::<u8>(), x.len()) }, true),
     };
-    let Scratch { copy, edge, rows, strips, row_sums, tile } = Scratch::divide(scratch, &Lengths::of(packed));
+    let flip = if signed { 0x80 } else { 0 };
+    let Scratch { copy, pixels, widened, rows, strips, row_sums, tile } =
+        Scratch::divide(scratch, &Lengths::of(packed));
     let driver = Driver { packed, rule, addend, signed, target: Target::new(region, output) };
-    let mut block = Block { rows, strips, row_sums, tile, range: 0..0, count: 0 };
+    let mut block = Block { rows, widened, strips, row_sums, tile, range: 0..0, count: 0 };
     for band in packed.gather.bands(region.rows.clone()) {
-        let read = packed.gather.read(&band, input, zero_point, copy);
-        for range in even_parts(band, BLOCK_ROWS) {
+        let read = packed.gather.read(&band, input, (zero_point, flip), copy);
+        for range in even_parts(band, packed.block_rows()) {
             block.range = range;
             block.count = packed.strips(&block.range, block.strips);
             // SAFETY: the block lies in the band, and its rows are then where they can be read.
             unsafe {
-                read.rows(block.range.start, &mut block.rows[..block.range.len()], edge);
+                read.rows(block.range.start, &mut block.rows[..block.range.len()], pixels);
                 driver.block(&mut block);
             }
         }
@@ -298,6 +314,7 @@ struct Block<'s> {
     range: Range<usize>,
     /// Where each begins.
     rows: &'s mut [*const u8],
+    widened: &'s mut [u8],
     strips: &'s mut [Strip],
     /// How many of them there are.
     count: usize,
@@ -327,12 +344,14 @@ impl Driver<'_> {
         }
     }
 
-    /// First input channel that a panel reads.
+    /// First input channel that a panel reads, as bytes after the first of all.
     fn input_channel(&self, panel: &Panel) -> usize {
-        match self.packed.kernel.kind {
-            Kind::Gemm => panel.group * self.packed.gather.run_len,
+        let Packed { kernel, gather, .. } = self.packed;
+        let channel = match kernel.kind {
+            Kind::Gemm => panel.group * gather.run_len,
             Kind::Depthwise => panel.channel,
-        }
+        };
+        channel * kernel.element.size()
     }
 
     /// Σ x of every row of a block, signed codes read as x + 128.
@@ -348,9 +367,13 @@ impl Driver<'_> {
                 let mut sum = 0u32;
                 for &offset in runs {
                     let run = block.rows[row].wrapping_offset(offset).wrapping_add(self.input_channel(panel));
-                    // SAFETY: every run is readable for `run_len` codes.
-                    let run = unsafe { core::slice::from_raw_parts(run, gather.run_len) };
-                    sum = sum.wrapping_add(run.iter().fold(0, |sum: u32, &x| sum.wrapping_add(u32::from(x ^ flip))));
+                    // SAFETY: every run is readable for `run_len` elements.
+                    let run = unsafe { core::slice::from_raw_parts(run, gather.run_len * gather.element.size()) };
+                    let add = |sum: u32, x: u8| sum.wrapping_add(u32::from(x));
+                    sum = match gather.element {
+                        Element::Byte => run.iter().map(|x| x ^ flip).fold(sum, add),
+                        Element::Word => run.iter().step_by(2).copied().fold(sum, add),
+                    };
                 }
                 block.row_sums[row] = sum as i32;
             }
@@ -376,9 +399,11 @@ impl Driver<'_> {
             count: 0,
             runs: 0,
             quads: gather.run_len.div_ceil(4),
+            pairs: gather.run_len.div_ceil(2),
             weights: core::ptr::null(),
             ahead: core::ptr::null(),
             ahead_step: width * 4 / block.range.len().div_ceil(kernel.rows),
+            widened: block.widened.as_mut_ptr(),
             row_sums: block.row_sums.as_ptr(),
             initial: core::ptr::null(),
             first: panel.first,

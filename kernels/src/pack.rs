@@ -14,9 +14,8 @@ struct Line([u8; 64]);
 pub(crate) enum WeightFormat {
     /// i8 `[run][k / 4][w][4]`: the operand of a four-way dot product.
     Quads,
-    /// i16 `[run][k / 4][2][w][2]`: elements 0 and 2 of each four, then 1 and 3. Activations need no
-    /// unpacking then: masking a dword leaves its even bytes as 16-bit numbers, shifting its odd ones.
-    EvenOdd,
+    /// i8 `[run][k / 2][w][2]`: half the memory traffic of `Pairs`, widened where it is used.
+    BytePairs,
     /// i16 `[run][k / 2][w][2]`: the operand of a two-way dot product.
     Pairs,
 }
@@ -25,15 +24,15 @@ impl WeightFormat {
     /// Elements of k that are packed together; runs are filled up with zeros to a multiple of it.
     pub(crate) fn depth(self) -> usize {
         match self {
-            WeightFormat::Quads | WeightFormat::EvenOdd => 4,
-            WeightFormat::Pairs => 2,
+            WeightFormat::Quads => 4,
+            WeightFormat::BytePairs | WeightFormat::Pairs => 2,
         }
     }
 
     fn bytes(self) -> usize {
         match self {
-            WeightFormat::Quads => 1,
-            WeightFormat::EvenOdd | WeightFormat::Pairs => 2,
+            WeightFormat::Quads | WeightFormat::BytePairs => 1,
+            WeightFormat::Pairs => 2,
         }
     }
 }
@@ -67,14 +66,15 @@ pub(crate) struct Weights {
 /// Output channel at each position of the epilogue's vectors, `None` where a panel is filled up.
 pub(crate) type Order = Vec<Option<usize>>;
 
-/// Panels for a GEMM kernel: each group's channels in panels of `vectors` vectors, the last of one if that holds it.
+/// Panels for a GEMM kernel: each group's channels in panels of up to `vectors` vectors, always a power of two, filled up
+/// by less than half.
 pub(crate) fn gemm_panels(layer: &Layer<'_>, lanes: usize, vectors: usize) -> (Vec<Panel>, Order) {
     let outputs = layer.shape().group_outputs();
     let (mut panels, mut order) = (Vec::new(), Order::new());
     for group in 0..layer.shape().groups {
         let mut done = 0;
         while done < outputs {
-            let vectors = if outputs - done <= lanes { 1 } else { vectors };
+            let vectors = (1 << (outputs - done).div_ceil(lanes).ilog2()).min(vectors);
             let channels = (outputs - done).min(lanes * vectors);
             let channel = group * outputs + done;
             panels.push(Panel {
@@ -152,8 +152,7 @@ impl Weights {
                     let (quad, within) = (run * groups + k / group, k % group);
                     let index = match format {
                         WeightFormat::Quads => (quad * width + column) * 4 + within,
-                        WeightFormat::EvenOdd => ((quad * 2 + within % 2) * width + column) * 2 + within / 2,
-                        WeightFormat::Pairs => (quad * width + column) * 2 + within,
+                        WeightFormat::BytePairs | WeightFormat::Pairs => (quad * width + column) * 2 + within,
                     };
                     let byte = panel.offset + index * format.bytes();
                     let wide = i16::from(weight).to_le_bytes();

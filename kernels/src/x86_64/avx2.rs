@@ -1,33 +1,44 @@
 //! AVX2, exact: VPMADDWD multiplies 16-bit numbers and adds pairs of products in 32 bits, which u8 by i8 codes
 //! cannot overflow. VPMADDUBSW would take twice the codes an instruction, but adds pairs in 16 bits and saturates
-//! for 3.58 % of them.
+//! for 3.58 % of them; its product and the two instructions after it are no faster than two VPMADDWD and two VPADDD
+//! but by a seventh.
+//!
+//! Both operands have 16 bits. Products and sums leave the processor no room for anything else, so that codes are
+//! widened when they are copied and weights, packed as bytes, once for all rows of a strip. Few rows do not repay
+//! that: they widen weights as they go, which takes half the memory traffic.
 
 use super::epilogue256 as epilogue;
-use super::{quad, row_at, rows};
+use super::{prefetch, quad, row_at, rows};
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::gather::Element;
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
 
-/// Register budget of the largest tile: 4 × 2 accumulators, 4 of weights, 2 of activations, 1 of products: 15 of 16.
-const ROWS: usize = 4;
-const _: () = assert!(ROWS * 2 + 7 <= 16);
+/// Register budget of the largest tile: 6 × 2 accumulators, 2 of weights, 1 of activations, 1 of products: 16 of 16.
+const ROWS: usize = 6;
+const _: () = assert!(ROWS * 2 + 4 <= 16);
+/// Rows of a strip from which on its weights are widened beforehand.
+const MANY_ROWS: usize = 18;
+/// Bytes between weights that pass by once and those asked for meanwhile.
+const AHEAD: usize = 2048;
 
 pub(crate) const GEMM: Microkernel = Microkernel {
-    name: "gemm_avx2_4x16",
+    name: "gemm_avx2_6x16",
     isa: IsaName::Avx2,
     kind: Kind::Gemm,
     rows: ROWS,
     lanes: 8,
-    vectors: 2,
-    format: WeightFormat::EvenOdd,
-    tile: |rows, vectors, signed, store| {
-        let table = match (vectors, signed) {
-            (1, false) => gemm_table::<1, false>(store),
-            (1, true) => gemm_table::<1, true>(store),
-            (_, false) => gemm_table::<2, false>(store),
-            (_, true) => gemm_table::<2, true>(store),
+    vectors: 4,
+    format: WeightFormat::BytePairs,
+    element: Element::Word,
+    widened: 64,
+    tile: |rows, vectors, _, store| {
+        let table = match vectors {
+            1 => gemm_table::<1, 1>(store),
+            2 => gemm_table::<2, 1>(store),
+            _ => gemm_table::<2, 2>(store),
         };
         table[rows - 1]
     },
@@ -41,22 +52,26 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     lanes: 8,
     vectors: 4,
     format: WeightFormat::Pairs,
+    element: Element::Byte,
+    widened: 0,
     tile: |_, _, signed, store| if signed { depthwise_for::<true>(store) } else { depthwise_for::<false>(store) },
 };
 
-fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [TileFn; ROWS] {
-    const fn of<const NV: usize, const SIGNED: bool, const STORE: Store>() -> [TileFn; ROWS] {
+fn gemm_table<const NV: usize, const PARTS: usize>(store: Store) -> &'static [TileFn; ROWS] {
+    const fn of<const NV: usize, const PARTS: usize, const STORE: Store>() -> [TileFn; ROWS] {
         [
-            gemm::<1, NV, SIGNED, STORE>,
-            gemm::<2, NV, SIGNED, STORE>,
-            gemm::<3, NV, SIGNED, STORE>,
-            gemm::<4, NV, SIGNED, STORE>,
+            row::<NV, PARTS, STORE>,
+            gemm::<2, NV, PARTS, STORE>,
+            gemm::<3, NV, PARTS, STORE>,
+            gemm::<4, NV, PARTS, STORE>,
+            gemm::<5, NV, PARTS, STORE>,
+            gemm::<6, NV, PARTS, STORE>,
         ]
     }
     match store {
-        CODES => const { &of::<NV, SIGNED, CODES>() },
-        REALS => const { &of::<NV, SIGNED, REALS>() },
-        _ => const { &of::<NV, SIGNED, ACCUMULATORS>() },
+        CODES => const { &of::<NV, PARTS, CODES>() },
+        REALS => const { &of::<NV, PARTS, REALS>() },
+        _ => const { &of::<NV, PARTS, ACCUMULATORS>() },
     }
 }
 
@@ -68,10 +83,92 @@ fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
     }
 }
 
+/// Tiles of a single row: all vectors of the panel at once.
+///
 /// # Safety
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn gemm<const MR: usize, const NV: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
+unsafe fn row<const NV: usize, const PARTS: usize, const STORE: Store>(t: &Tile<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        match NV * PARTS {
+            1 => tiles::<1, 1, false, STORE>(t, 16),
+            2 => tiles::<1, 2, false, STORE>(t, 32),
+            _ => tiles::<1, 4, false, STORE>(t, 64),
+        }
+    }
+}
+
+/// Tiles of MR rows by NV vectors of channels, of which the panel has `PARTS` times as many.
+///
+/// # Safety
+/// The contract of [`TileFn`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn gemm<const MR: usize, const NV: usize, const PARTS: usize, const STORE: Store>(t: &Tile<'_>) {
+    let element = if STORE == CODES { 1 } else { 4 };
+    for channel in (0..t.channels).step_by(8 * NV) {
+        let mut part = Tile {
+            weights: t.weights.wrapping_add(2 * channel),
+            initial: t.initial.wrapping_add(channel),
+            first: t.first + channel,
+            output: t.output.wrapping_add(channel * element),
+            channels: (t.channels - channel).min(8 * NV),
+            ..*t
+        };
+        let pitch = 16 * NV * PARTS;
+        // SAFETY: a part of the panel; scratch memory as the contract says.
+        unsafe {
+            if t.count < MANY_ROWS {
+                tiles::<MR, NV, false, STORE>(&part, pitch);
+            } else {
+                widen::<NV>(part.weights, pitch, t.runs * t.pairs, t.widened);
+                part.weights = t.widened;
+                tiles::<MR, NV, true, STORE>(&part, 32 * NV);
+            }
+        }
+    }
+}
+
+/// Widens `steps` times NV vectors of weights, which are `pitch` bytes apart.
+///
+/// # Safety
+/// They can be read from `weights` and written to `widened`.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn widen<const NV: usize>(weights: *const u8, pitch: usize, steps: usize, widened: *mut u8) {
+    for step in 0..steps {
+        let (from, to) = (weights.wrapping_add(step * pitch), widened.wrapping_add(step * 32 * NV));
+        prefetch::<1, 64>(from.wrapping_add(AHEAD));
+        for j in 0..NV {
+            // SAFETY: by this function's contract.
+            unsafe { _mm256_storeu_si256(to.add(32 * j).cast(), load::<false>(from, j)) };
+        }
+    }
+}
+
+/// Vector j of weights: 8 channels of a pair of 16-bit numbers.
+///
+/// # Safety
+/// It can be read at `w`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn load<const WIDE: bool>(w: *const u8, j: usize) -> __m256i {
+    // SAFETY: by this function's contract.
+    unsafe {
+        if WIDE {
+            _mm256_loadu_si256(w.add(32 * j).cast())
+        } else {
+            _mm256_cvtepi8_epi16(_mm_loadu_si128(w.add(16 * j).cast()))
+        }
+    }
+}
+
+/// Tiles of MR rows by NV vectors of channels. The weights of a step, one pair of codes, are bytes or (`WIDE`) words,
+/// and `pitch` bytes after those of the last.
+///
+/// # Safety
+/// The contract of [`TileFn`], but for the format of the weights.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn tiles<const MR: usize, const NV: usize, const WIDE: bool, const STORE: Store>(t: &Tile<'_>, pitch: usize) {
     for top in (0..t.count).step_by(MR) {
         // SAFETY: a pointer a row.
         let x: [*const u8; MR] = unsafe { rows(t, top) };
@@ -85,33 +182,24 @@ unsafe fn gemm<const MR: usize, const NV: usize, const SIGNED: bool, const STORE
         for run in 0..t.runs {
             // SAFETY: an offset a run.
             let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
-            let end = at + 4 * t.quads as isize;
+            let end = at + 4 * t.pairs as isize;
             while at < end {
-                let (mut even, mut odd) = ([_mm256_setzero_si256(); NV], [_mm256_setzero_si256(); NV]);
+                let mut weights = [_mm256_setzero_si256(); NV];
                 for j in 0..NV {
-                    // SAFETY: the panel holds two pairs a channel for every four codes of a run.
-                    unsafe {
-                        even[j] = _mm256_loadu_si256(w.add(32 * j).cast());
-                        odd[j] = _mm256_loadu_si256(w.add(32 * (NV + j)).cast());
-                    }
+                    // SAFETY: a step of weights for every pair of codes of a run.
+                    weights[j] = unsafe { load::<WIDE>(w, j) };
+                }
+                if MR == 1 {
+                    prefetch::<1, 64>(w.wrapping_add(AHEAD));
                 }
                 for i in 0..MR {
                     // SAFETY: `at < end`.
-                    let mut codes = _mm256_set1_epi32(unsafe { quad(x[i], at) });
-                    if SIGNED {
-                        codes = _mm256_xor_si256(codes, _mm256_set1_epi32(0x8080_8080_u32 as i32));
-                    }
-                    // The even codes, masked out of their dword, and the odd ones, shifted down.
-                    let even_codes = _mm256_and_si256(codes, _mm256_set1_epi16(0x00ff));
+                    let codes = _mm256_set1_epi32(unsafe { quad(x[i], at) });
                     for j in 0..NV {
-                        acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(even_codes, even[j]));
-                    }
-                    let odd_codes = _mm256_srli_epi16::<8>(codes);
-                    for j in 0..NV {
-                        acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(odd_codes, odd[j]));
+                        acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(codes, weights[j]));
                     }
                 }
-                w = w.wrapping_add(64 * NV);
+                w = w.wrapping_add(pitch);
                 at += 4;
             }
         }
