@@ -287,7 +287,8 @@ pub(crate) unsafe fn run(
     let driver = Driver { packed, rule, addend, signed, target: Target::new(region, output) };
     let mut block = Block { rows, widened, strips, row_sums, tile, range: 0..0, count: 0 };
     for band in packed.gather.bands(region.rows.clone()) {
-        let read = packed.gather.read(&band, input, (zero_point, flip), copy);
+        // SAFETY: the CPU has the kernel's instructions.
+        let read = unsafe { packed.gather.read(&band, input, (zero_point, flip), copy) };
         for range in even_parts(band, packed.block_rows()) {
             block.range = range;
             block.count = packed.strips(&block.range, block.strips);
@@ -372,7 +373,7 @@ impl Driver<'_> {
                     let add = |sum: u32, x: u8| sum.wrapping_add(u32::from(x));
                     sum = match gather.element {
                         Element::Byte => run.iter().map(|x| x ^ flip).fold(sum, add),
-                        Element::Word => run.iter().step_by(2).copied().fold(sum, add),
+                        Element::Word(_) => run.iter().step_by(2).copied().fold(sum, add),
                     };
                 }
                 block.row_sums[row] = sum as i32;

@@ -48,12 +48,23 @@ pub(crate) struct Gather {
 }
 
 /// What kernels read codes as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) enum Element {
     /// As they are.
     Byte,
-    /// 16-bit numbers, 0..=255: signed codes plus 128.
-    Word,
+    /// 16-bit numbers, 0..=255: signed codes plus 128. The function is [`widen`] for an instruction set.
+    Word(Widen),
+}
+
+/// [`widen`], to be called only where the CPU has the instruction set of the kernel that it comes with.
+pub(crate) type Widen = unsafe fn(codes: &[u8], flip: u8, words: &mut [u8]);
+
+/// Writes `code ^ flip` as a 16-bit number, for each code.
+#[inline(always)]
+pub(crate) fn widen(codes: &[u8], flip: u8, words: &mut [u8]) {
+    for (word, code) in words.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
+        *word = u16::from(code ^ flip).to_le_bytes();
+    }
 }
 
 impl Element {
@@ -61,20 +72,19 @@ impl Element {
     pub(crate) fn size(self) -> usize {
         match self {
             Element::Byte => 1,
-            Element::Word => 2,
+            Element::Word(_) => 2,
         }
     }
 
-    /// Writes codes as elements; words begin as `code ^ flip`, which for 0x80 is a signed code plus 128.
-    fn write(self, codes: &[u8], flip: u8, elements: &mut [u8]) {
+    /// Writes codes as elements.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of the kernel that the element comes with.
+    unsafe fn write(self, codes: &[u8], flip: u8, elements: &mut [u8]) {
         match self {
             Element::Byte => elements.copy_from_slice(codes),
-            Element::Word => {
-                let (words, _) = elements.as_chunks_mut::<2>();
-                for (word, code) in words.iter_mut().zip(codes) {
-                    *word = [code ^ flip, 0];
-                }
-            }
+            // SAFETY: by this function's contract.
+            Element::Word(widen) => unsafe { widen(codes, flip, elements) },
         }
     }
 
@@ -82,7 +92,7 @@ impl Element {
     fn fill(self, code: u8, flip: u8, elements: &mut [u8]) {
         match self {
             Element::Byte => elements.fill(code),
-            Element::Word => elements.as_chunks_mut::<2>().0.fill([code ^ flip, 0]),
+            Element::Word(_) => elements.as_chunks_mut::<2>().0.fill([code ^ flip, 0]),
         }
     }
 }
@@ -135,7 +145,7 @@ impl Gather {
         let taps = depth.kernel * height.kernel * width.kernel;
         let copied = copied || (!run_len.is_multiple_of(4) && taps > 1);
         // As words, pixels are copied by themselves where they are all there is to a row.
-        let copied = copied || (element == Element::Word && (taps > 1 || padded(&height)));
+        let copied = copied || (matches!(element, Element::Word(_)) && (taps > 1 || padded(&height)));
         let (source, [plane, row]) = if copied {
             let copy = BandCopy::new(shape, outputs, element, by_rows, slack);
             let pitches = [copy.plane(), copy.row()];
@@ -173,15 +183,15 @@ impl Gather {
     pub(crate) fn pixels_len(&self, block_rows: usize) -> usize {
         match (self.element, &self.source) {
             (Element::Byte, _) => EDGE_ROWS * (self.channels + 3),
-            (Element::Word, Source::Input { .. }) => block_rows * self.channels * 2 + 6,
-            (Element::Word, Source::Copy(_)) => 0,
+            (Element::Word(_), Source::Input { .. }) => block_rows * self.channels * 2 + 6,
+            (Element::Word(_), Source::Copy(_)) => 0,
         }
     }
 
     /// Bytes of a row, where rows are copied by themselves.
     pub(crate) fn row_bytes(&self) -> usize {
         match (self.element, &self.source) {
-            (Element::Word, Source::Input { .. }) => self.channels * 2,
+            (Element::Word(_), Source::Input { .. }) => self.channels * 2,
             _ => 0,
         }
     }
@@ -215,8 +225,12 @@ impl Gather {
         })
     }
 
-    /// Makes a band readable: the result tells where its rows are.
-    pub(crate) fn read<'a>(
+    /// Makes a band readable: the result tells where its rows are. Words are `code ^ flip`, which for 0x80 is a signed
+    /// code plus 128.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of the kernel.
+    pub(crate) unsafe fn read<'a>(
         &'a self,
         band: &Range<usize>,
         input: &'a [u8],
@@ -233,7 +247,8 @@ impl Gather {
                 let (first, last) = (band.start / width, (band.end - 1) / width);
                 let (image, z, y) = (first / height / depth, first / height % depth, first % height);
                 let image = &input[image * bands.image_len..][..bands.image_len];
-                let top = bands.write(image, z, y..y + last - first + 1, (zero_point, flip), copy);
+                // SAFETY: by this function's contract.
+                let top = unsafe { bands.write(image, z, y..y + last - first + 1, (zero_point, flip), copy) };
                 let [_, h, w] = &bands.axes;
                 let size = self.element.size();
                 let row = (bands.row() * size) as isize;
@@ -278,19 +293,21 @@ impl Band<'_> {
     /// read, or where their last quad would reach beyond the input.
     ///
     /// # Safety
-    /// The pixels lie in the band.
+    /// The pixels lie in the band, and the CPU has the instruction set of the kernel.
     pub(crate) unsafe fn rows(&self, first: usize, rows: &mut [*const u8], pixels: &mut [u8]) {
         self.locate(first, rows);
         let Some((input, flip)) = self.input else { return };
         let Gather { element, channels: pixel, run_len, .. } = *self.gather;
-        if element == Element::Word {
+        if let Element::Word(_) = element {
             // Pixels that follow each other are copied at once.
             let follow = rows.windows(2).all(|pair| pair[0].wrapping_add(pixel) == pair[1]);
             let each = if follow { rows.len() } else { 1 };
             for (rows, copies) in rows.chunks_mut(each).zip(pixels.chunks_mut(each * pixel * 2)) {
-                // SAFETY: pixels of the input.
-                let codes = unsafe { core::slice::from_raw_parts(rows[0], rows.len() * pixel) };
-                element.write(codes, flip, &mut copies[..codes.len() * 2]);
+                // SAFETY: pixels of the input; the instruction set is by this function's contract.
+                unsafe {
+                    let codes = core::slice::from_raw_parts(rows[0], rows.len() * pixel);
+                    element.write(codes, flip, &mut copies[..codes.len() * 2]);
+                }
                 for (row, copy) in rows.iter_mut().zip(copies.chunks(pixel * 2)) {
                     *row = copy.as_ptr();
                 }
@@ -392,7 +409,10 @@ impl BandCopy {
 
     /// Writes what output rows `outputs` of plane `z` read, and returns which row of the image (counted from
     /// its padding) comes first.
-    fn write(
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of the kernel.
+    unsafe fn write(
         &self,
         image: &[u8],
         z: usize,
@@ -415,7 +435,8 @@ impl BandCopy {
                         let (before, rest) = line.split_at_mut(left);
                         let (inside, after) = rest.split_at_mut(row * size);
                         element.fill(zero_point, flip, before);
-                        element.write(&image[(z * height.input + y) * row..][..row], flip, inside);
+                        // SAFETY: by this function's contract.
+                        unsafe { element.write(&image[(z * height.input + y) * row..][..row], flip, inside) };
                         element.fill(zero_point, flip, after);
                     }
                     // No kernel row reads it.

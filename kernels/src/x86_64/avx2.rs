@@ -11,7 +11,7 @@ use super::epilogue256 as epilogue;
 use super::{prefetch, quad, row_at, rows};
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
-use crate::gather::Element;
+use crate::gather::{Element, widen};
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
@@ -32,13 +32,13 @@ pub(crate) const GEMM: Microkernel = Microkernel {
     lanes: 8,
     vectors: 4,
     format: WeightFormat::BytePairs,
-    element: Element::Word,
+    element: Element::Word(widen_codes),
     widened: 64,
     tile: |rows, vectors, _, store| {
         let table = match vectors {
             1 => gemm_table::<1, 1>(store),
-            2 => gemm_table::<2, 1>(store),
-            _ => gemm_table::<2, 2>(store),
+            2 => gemm_table::<2, 2>(store),
+            _ => gemm_table::<4, 2>(store),
         };
         table[rows - 1]
     },
@@ -57,21 +57,21 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     tile: |_, _, signed, store| if signed { depthwise_for::<true>(store) } else { depthwise_for::<false>(store) },
 };
 
-fn gemm_table<const NV: usize, const PARTS: usize>(store: Store) -> &'static [TileFn; ROWS] {
-    const fn of<const NV: usize, const PARTS: usize, const STORE: Store>() -> [TileFn; ROWS] {
+fn gemm_table<const VECTORS: usize, const NV: usize>(store: Store) -> &'static [TileFn; ROWS] {
+    const fn of<const VECTORS: usize, const NV: usize, const STORE: Store>() -> [TileFn; ROWS] {
         [
-            row::<NV, PARTS, STORE>,
-            gemm::<2, NV, PARTS, STORE>,
-            gemm::<3, NV, PARTS, STORE>,
-            gemm::<4, NV, PARTS, STORE>,
-            gemm::<5, NV, PARTS, STORE>,
-            gemm::<6, NV, PARTS, STORE>,
+            row::<VECTORS, STORE>,
+            gemm::<2, VECTORS, NV, STORE>,
+            gemm::<3, VECTORS, NV, STORE>,
+            gemm::<4, VECTORS, NV, STORE>,
+            gemm::<5, VECTORS, NV, STORE>,
+            gemm::<6, VECTORS, NV, STORE>,
         ]
     }
     match store {
-        CODES => const { &of::<NV, PARTS, CODES>() },
-        REALS => const { &of::<NV, PARTS, REALS>() },
-        _ => const { &of::<NV, PARTS, ACCUMULATORS>() },
+        CODES => const { &of::<VECTORS, NV, CODES>() },
+        REALS => const { &of::<VECTORS, NV, REALS>() },
+        _ => const { &of::<VECTORS, NV, ACCUMULATORS>() },
     }
 }
 
@@ -83,28 +83,57 @@ fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
     }
 }
 
-/// Tiles of a single row: all vectors of the panel at once.
+/// Tiles of a single row: all vectors of the panel at once, and two pairs of codes, because every instruction besides
+/// the sums counts.
 ///
 /// # Safety
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn row<const NV: usize, const PARTS: usize, const STORE: Store>(t: &Tile<'_>) {
-    // SAFETY: passed on.
-    unsafe {
-        match NV * PARTS {
-            1 => tiles::<1, 1, false, STORE>(t, 16),
-            2 => tiles::<1, 2, false, STORE>(t, 32),
-            _ => tiles::<1, 4, false, STORE>(t, 64),
+unsafe fn row<const NV: usize, const STORE: Store>(t: &Tile<'_>) {
+    for top in 0..t.count {
+        let mut w = t.weights;
+        // SAFETY: a row, and initial values for all channels of the panel.
+        let ([x], mut acc) = unsafe { (rows(t, top), load::<NV, true>(t.initial.cast())) };
+        for run in 0..t.runs {
+            // SAFETY: an offset a run.
+            let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
+            let end = at + 4 * t.pairs as isize;
+            while at + 8 <= end {
+                prefetch::<NV, 32>(w.wrapping_add(AHEAD));
+                for _ in 0..2 {
+                    // SAFETY: `at < end`, and the panel has a step of weights for every pair of codes of a run.
+                    let (codes, weights) = unsafe { (_mm256_set1_epi32(quad(x, at)), load::<NV, false>(w)) };
+                    for j in 0..NV {
+                        acc[j] = _mm256_add_epi32(acc[j], _mm256_madd_epi16(codes, weights[j]));
+                    }
+                    w = w.wrapping_add(16 * NV);
+                    at += 4;
+                }
+            }
+            if at < end {
+                // SAFETY: as above.
+                let (codes, weights) = unsafe { (_mm256_set1_epi32(quad(x, at)), load::<NV, false>(w)) };
+                for j in 0..NV {
+                    acc[j] = _mm256_add_epi32(acc[j], _mm256_madd_epi16(codes, weights[j]));
+                }
+                w = w.wrapping_add(16 * NV);
+            }
+        }
+        let mut acc = [acc];
+        // SAFETY: the epilogue's part of the contract.
+        unsafe {
+            epilogue::subtract_row_sums::<1, NV>(&mut acc, top, t);
+            epilogue::finish_rows::<1, NV, STORE>(acc, top, t);
         }
     }
 }
 
-/// Tiles of MR rows by NV vectors of channels, of which the panel has `PARTS` times as many.
+/// Tiles of MR rows by NV vectors of channels, parts of a panel of `VECTORS`.
 ///
 /// # Safety
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn gemm<const MR: usize, const NV: usize, const PARTS: usize, const STORE: Store>(t: &Tile<'_>) {
+unsafe fn gemm<const MR: usize, const VECTORS: usize, const NV: usize, const STORE: Store>(t: &Tile<'_>) {
     let element = if STORE == CODES { 1 } else { 4 };
     for channel in (0..t.channels).step_by(8 * NV) {
         let mut part = Tile {
@@ -115,13 +144,13 @@ unsafe fn gemm<const MR: usize, const NV: usize, const PARTS: usize, const STORE
             channels: (t.channels - channel).min(8 * NV),
             ..*t
         };
-        let pitch = 16 * NV * PARTS;
+        let pitch = 16 * VECTORS;
         // SAFETY: a part of the panel; scratch memory as the contract says.
         unsafe {
             if t.count < MANY_ROWS {
                 tiles::<MR, NV, false, STORE>(&part, pitch);
             } else {
-                widen::<NV>(part.weights, pitch, t.runs * t.pairs, t.widened);
+                widen_weights::<NV>(part.weights, pitch, t.runs * t.pairs, t.widened);
                 part.weights = t.widened;
                 tiles::<MR, NV, true, STORE>(&part, 32 * NV);
             }
@@ -129,37 +158,49 @@ unsafe fn gemm<const MR: usize, const NV: usize, const PARTS: usize, const STORE
     }
 }
 
+/// [`widen`], 32 codes at a time.
+#[target_feature(enable = "avx2")]
+fn widen_codes(codes: &[u8], flip: u8, words: &mut [u8]) {
+    widen(codes, flip, words)
+}
+
 /// Widens `steps` times NV vectors of weights, which are `pitch` bytes apart.
 ///
 /// # Safety
 /// They can be read from `weights` and written to `widened`.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn widen<const NV: usize>(weights: *const u8, pitch: usize, steps: usize, widened: *mut u8) {
+unsafe fn widen_weights<const NV: usize>(weights: *const u8, pitch: usize, steps: usize, widened: *mut u8) {
     for step in 0..steps {
         let (from, to) = (weights.wrapping_add(step * pitch), widened.wrapping_add(step * 32 * NV));
         prefetch::<1, 64>(from.wrapping_add(AHEAD));
-        for j in 0..NV {
-            // SAFETY: by this function's contract.
-            unsafe { _mm256_storeu_si256(to.add(32 * j).cast(), load::<false>(from, j)) };
+        // SAFETY: by this function's contract.
+        unsafe {
+            for (j, vector) in load::<NV, false>(from).into_iter().enumerate() {
+                _mm256_storeu_si256(to.add(32 * j).cast(), vector);
+            }
         }
     }
 }
 
-/// Vector j of weights: 8 channels of a pair of 16-bit numbers.
+/// NV vectors of pairs of 16-bit numbers, or (unless `WIDE`) of bytes that they are widened from.
 ///
 /// # Safety
-/// It can be read at `w`.
+/// They can be read at `w`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn load<const WIDE: bool>(w: *const u8, j: usize) -> __m256i {
-    // SAFETY: by this function's contract.
-    unsafe {
-        if WIDE {
-            _mm256_loadu_si256(w.add(32 * j).cast())
-        } else {
-            _mm256_cvtepi8_epi16(_mm_loadu_si128(w.add(16 * j).cast()))
-        }
+unsafe fn load<const NV: usize, const WIDE: bool>(w: *const u8) -> [__m256i; NV] {
+    let mut v = [_mm256_setzero_si256(); NV];
+    for j in 0..NV {
+        // SAFETY: by this function's contract.
+        v[j] = unsafe {
+            if WIDE {
+                _mm256_loadu_si256(w.add(32 * j).cast())
+            } else {
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(w.add(16 * j).cast()))
+            }
+        };
     }
+    v
 }
 
 /// Tiles of MR rows by NV vectors of channels. The weights of a step, one pair of codes, are bytes or (`WIDE`) words,
@@ -170,13 +211,8 @@ unsafe fn load<const WIDE: bool>(w: *const u8, j: usize) -> __m256i {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tiles<const MR: usize, const NV: usize, const WIDE: bool, const STORE: Store>(t: &Tile<'_>, pitch: usize) {
     for top in (0..t.count).step_by(MR) {
-        // SAFETY: a pointer a row.
-        let x: [*const u8; MR] = unsafe { rows(t, top) };
-        let mut initial = [_mm256_setzero_si256(); NV];
-        for j in 0..NV {
-            // SAFETY: initial values for all channels of the panel.
-            initial[j] = unsafe { _mm256_loadu_si256(t.initial.add(8 * j).cast()) };
-        }
+        // SAFETY: a pointer a row, and initial values for all channels of the panel.
+        let (x, initial): ([*const u8; MR], _) = unsafe { (rows(t, top), load::<NV, true>(t.initial.cast())) };
         let mut acc = [initial; MR];
         let mut w = t.weights;
         for run in 0..t.runs {
@@ -184,12 +220,9 @@ unsafe fn tiles<const MR: usize, const NV: usize, const WIDE: bool, const STORE:
             let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
             let end = at + 4 * t.pairs as isize;
             while at < end {
-                let mut weights = [_mm256_setzero_si256(); NV];
-                for j in 0..NV {
-                    // SAFETY: a step of weights for every pair of codes of a run.
-                    weights[j] = unsafe { load::<WIDE>(w, j) };
-                }
-                if MR == 1 {
+                // SAFETY: a step of weights for every pair of codes of a run.
+                let weights = unsafe { load::<NV, WIDE>(w) };
+                if !WIDE {
                     prefetch::<1, 64>(w.wrapping_add(AHEAD));
                 }
                 for i in 0..MR {
