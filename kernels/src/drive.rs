@@ -97,12 +97,6 @@ impl Packed {
         count
     }
 
-    /// Rows of a block. Rows copied by themselves are few enough to stay in cache.
-    fn block_rows(&self) -> usize {
-        let fit = BLOCK_BYTES.checked_div(self.gather.row_bytes()).unwrap_or(BLOCK_ROWS);
-        fit.clamp(4 * self.kernel.rows, BLOCK_ROWS)
-    }
-
     /// The largest |accumulator| that any input can lead to.
     pub(crate) fn accumulator_bound(&self, input: CodeType, input_zero_point: i32) -> i64 {
         self.sums.accumulator_bound(input, input_zero_point)
@@ -114,10 +108,8 @@ impl Packed {
     }
 }
 
-/// Rows of a block, at most …
+/// Rows of a block.
 const BLOCK_ROWS: usize = 96;
-/// … and bytes of them, where they are copied.
-const BLOCK_BYTES: usize = 512 << 10;
 /// Bytes between weights that pass by once and those asked for meanwhile.
 const AHEAD: usize = 2048;
 
@@ -164,7 +156,7 @@ impl Lengths {
     fn of(packed: &Packed) -> Lengths {
         Lengths {
             copy: packed.gather.copy_len(),
-            pixels: packed.gather.pixels_len(packed.block_rows()),
+            pixels: packed.gather.pixels_len(BLOCK_ROWS),
             widened: packed.kernel.widened * packed.gather.offsets.len() * packed.gather.run_len.div_ceil(2),
             row_sums: if packed.needs_row_sums() { BLOCK_ROWS } else { 0 },
             tile: BLOCK_ROWS * packed.kernel.width(),
@@ -289,7 +281,7 @@ pub(crate) unsafe fn run(
     for band in packed.gather.bands(region.rows.clone()) {
         // SAFETY: the CPU has the kernel's instructions.
         let read = unsafe { packed.gather.read(&band, input, (zero_point, flip), copy) };
-        for range in even_parts(band, packed.block_rows()) {
+        for range in even_parts(band, BLOCK_ROWS) {
             block.range = range;
             block.count = packed.strips(&block.range, block.strips);
             // SAFETY: the block lies in the band, and its rows are then where they can be read.

@@ -188,14 +188,6 @@ impl Gather {
         }
     }
 
-    /// Bytes of a row, where rows are copied by themselves.
-    pub(crate) fn row_bytes(&self) -> usize {
-        match (self.element, &self.source) {
-            (Element::Word(_), Source::Input { .. }) => self.channels * 2,
-            _ => 0,
-        }
-    }
-
     /// Bytes of the copy; 0 where the input is read where it lies.
     pub(crate) fn copy_len(&self) -> usize {
         match &self.source {
