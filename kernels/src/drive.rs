@@ -353,7 +353,8 @@ impl Driver<'_> {
     /// As [`block`](Driver::block).
     unsafe fn sum_rows(&self, panel: &Panel, block: &mut Block<'_>) {
         let gather = &self.packed.gather;
-        let flip = if self.signed { 0x80 } else { 0 };
+        // Words are not signed, and their high bytes are 0.
+        let flip = if self.signed && matches!(gather.element, Element::Byte) { 0x80 } else { 0 };
         for strip in &block.strips[..block.count] {
             let runs = &gather.offsets[gather.runs(&gather.views[strip.view as usize])];
             for row in (strip.at..strip.at + strip.rows).map(|row| row as usize) {
@@ -362,11 +363,7 @@ impl Driver<'_> {
                     let run = block.rows[row].wrapping_offset(offset).wrapping_add(self.input_channel(panel));
                     // SAFETY: every run is readable for `run_len` elements.
                     let run = unsafe { core::slice::from_raw_parts(run, gather.run_len * gather.element.size()) };
-                    let add = |sum: u32, x: u8| sum.wrapping_add(u32::from(x));
-                    sum = match gather.element {
-                        Element::Byte => run.iter().map(|x| x ^ flip).fold(sum, add),
-                        Element::Word(_) => run.iter().step_by(2).copied().fold(sum, add),
-                    };
+                    sum = run.iter().fold(sum, |sum, &x| sum.wrapping_add(u32::from(x ^ flip)));
                 }
                 block.row_sums[row] = sum as i32;
             }

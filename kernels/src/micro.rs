@@ -63,6 +63,7 @@ pub(crate) struct Tile<'a> {
 /// * The CPU has the instruction set of the [`Microkernel`] it comes from.
 /// * `rows` holds a pointer a row and `offsets` an offset a run; their sum is readable from `channel` on
 ///   for `quads` · 4 bytes or `pairs` · 2 words (GEMM) or for one block of channels (depthwise).
+/// * `widened` is writable for [`Microkernel::widened`] bytes for each of `runs` · `pairs` pairs.
 /// * `weights` points to one panel packed in the kernel's format for these runs.
 /// * `initial`, and from `first` on the vectors of `epilogue`, reach over all channels of the panel; `row_sums` holds
 ///   one element a row unless all weight zero points are 0.
@@ -97,7 +98,7 @@ pub(crate) struct Microkernel {
     pub format: WeightFormat,
     /// What it reads codes as. Words are never signed: see [`Element`].
     pub element: Element,
-    /// Bytes of scratch memory for every pair of codes of a row, where it widens weights.
+    /// Bytes of scratch memory for every pair of codes of a row; 0 unless it widens weights.
     pub widened: usize,
     /// The function for `rows` ≥ 1 rows (all functions, for depthwise kernels, take any number), `vectors` vectors, signed input or not, and a [`Store`].
     pub tile: fn(rows: usize, vectors: usize, signed: bool, store: Store) -> TileFn,

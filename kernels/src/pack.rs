@@ -67,7 +67,7 @@ pub(crate) struct Weights {
 pub(crate) type Order = Vec<Option<usize>>;
 
 /// Panels for a GEMM kernel: each group's channels in panels of up to `vectors` vectors, always a power of two, filled up
-/// by less than half.
+/// by less than a vector.
 pub(crate) fn gemm_panels(layer: &Layer<'_>, lanes: usize, vectors: usize) -> (Vec<Panel>, Order) {
     let outputs = layer.shape().group_outputs();
     let (mut panels, mut order) = (Vec::new(), Order::new());

@@ -1,11 +1,10 @@
 //! AVX2, exact: VPMADDWD multiplies 16-bit numbers and adds pairs of products in 32 bits, which u8 by i8 codes
 //! cannot overflow. VPMADDUBSW would take twice the codes an instruction, but adds pairs in 16 bits and saturates
-//! for 3.58 % of them; its product and the two instructions after it are no faster than two VPMADDWD and two VPADDD
-//! but by a seventh.
+//! for 3.58 % of them; as sums need VPMADDWD then too, it would gain a seventh.
 //!
-//! Both operands have 16 bits. Products and sums leave the processor no room for anything else, so that codes are
-//! widened when they are copied and weights, packed as bytes, once for all rows of a strip. Few rows do not repay
-//! that: they widen weights as they go, which takes half the memory traffic.
+//! Both operands have 16 bits. Products and sums alone keep all vector units busy: codes are therefore widened when
+//! they are copied, and weights, packed as bytes, once for all rows of a strip. Few rows do not repay that and widen
+//! weights as they go; a single one is bound by it, and by half the memory traffic of 16-bit weights.
 
 use super::epilogue256 as epilogue;
 use super::{prefetch, quad, row_at, rows};
@@ -83,8 +82,8 @@ fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
     }
 }
 
-/// Tiles of a single row: all vectors of the panel at once, and two pairs of codes, because every instruction besides
-/// the sums counts.
+/// Tiles of a single row: all vectors of the panel at once, and two pairs of codes a turn, because nothing hides the
+/// instructions of the loop itself.
 ///
 /// # Safety
 /// The contract of [`TileFn`].
@@ -101,7 +100,7 @@ unsafe fn row<const NV: usize, const STORE: Store>(t: &Tile<'_>) {
             while at + 8 <= end {
                 prefetch::<NV, 32>(w.wrapping_add(AHEAD));
                 for _ in 0..2 {
-                    // SAFETY: `at < end`, and the panel has a step of weights for every pair of codes of a run.
+                    // SAFETY: `at < end`; the panel has a step of weights for every pair of codes of a run.
                     let (codes, weights) = unsafe { (_mm256_set1_epi32(quad(x, at)), load::<NV, false>(w)) };
                     for j in 0..NV {
                         acc[j] = _mm256_add_epi32(acc[j], _mm256_madd_epi16(codes, weights[j]));
@@ -226,7 +225,7 @@ unsafe fn tiles<const MR: usize, const NV: usize, const WIDE: bool, const STORE:
                     prefetch::<1, 64>(w.wrapping_add(AHEAD));
                 }
                 for i in 0..MR {
-                    // SAFETY: `at < end`.
+                    // SAFETY: `at < end`; two words are as long as a quad of bytes.
                     let codes = _mm256_set1_epi32(unsafe { quad(x[i], at) });
                     for j in 0..NV {
                         acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(codes, weights[j]));
