@@ -10,6 +10,7 @@
 //! ```
 
 use crate::epilogue::{ACCUMULATORS, CODES, ColumnSums, Epilogue, Store, store_for};
+use crate::finish::{Finish, Piece};
 use crate::gather::{Element, Gather, Runs};
 use crate::micro::{Kind, Microkernel, Tile};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
@@ -24,6 +25,8 @@ pub(crate) struct Packed {
     epilogue: Epilogue,
     /// What the kernel stores.
     store: Store,
+    /// What makes outputs of stored accumulators, for a rule that the kernel does not have built in.
+    finish: Option<Finish>,
     order: Order,
     sums: ColumnSums,
 }
@@ -52,7 +55,7 @@ impl Packed {
         let weights = Weights::pack(layer, (panels, &order), kernel.lanes, packing, kernel.format);
         let sums = ColumnSums::of(layer, gather.pieces);
         let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
-        let mut packed = Packed { kernel, gather, weights, epilogue, store, order, sums };
+        let mut packed = Packed { kernel, gather, weights, epilogue, store, finish: None, order, sums };
         packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
         Ok(packed)
     }
@@ -63,13 +66,12 @@ impl Packed {
         let store = store_for(rule, shape.out_channels, bound);
         // A rule without a fused form finishes tiles of accumulators in a second step.
         self.store = store.unwrap_or(ACCUMULATORS);
-        let fused = if store.is_some() { rule } else { &Rule::Accumulator };
+        let (fused, finish) = match store {
+            Some(_) => (rule, None),
+            None => (&Rule::Accumulator, Some(Finish::new(rule, shape.out_channels, self.kernel.isa))),
+        };
+        self.finish = finish;
         self.epilogue = Epilogue::new(&self.order, &self.gather.views, input, input_zero_point, &self.sums, fused);
-    }
-
-    /// Whether the kernel stores what the rule produces.
-    fn is_fused(&self, rule: &Rule) -> bool {
-        self.store != ACCUMULATORS || matches!(rule, Rule::Accumulator)
     }
 
     /// Whether the epilogue needs Σ x of every row.
@@ -139,7 +141,7 @@ pub(crate) struct Scratch<'s> {
     strips: &'s mut [Strip],
     /// Σ x of the rows of a block.
     row_sums: &'s mut [i32],
-    /// A strip that is not stored straight into the output.
+    /// The strips of a block and a panel that are not stored straight into the output.
     tile: &'s mut [i32],
 }
 
@@ -257,13 +259,12 @@ impl Target {
 /// # Safety
 /// * The CPU has the instruction set of the plan's kernel.
 /// * [`check_call`](qexact_reference::layer::check_call) accepted region, input and output for the plan's shape, and
-///   the output's elements are what `rule` produces.
+///   the output's elements are what its rule produces.
 /// * [`check_addend`](qexact_reference::layer::check_addend) accepted the addend.
 /// * `scratch` has at least [`Scratch::len`] bytes.
 pub(crate) unsafe fn run(
     packed: &Packed,
     zero_point: u8,
-    rule: &Rule,
     region: &Region,
     (input, addend, output): (Input<'_>, Addend<'_>, Output<'_>),
     scratch: &mut [u8],
@@ -276,7 +277,7 @@ pub(crate) unsafe fn run(
     let flip = if signed { 0x80 } else { 0 };
     let Scratch { copy, pixels, widened, rows, strips, row_sums, tile } =
         Scratch::divide(scratch, &Lengths::of(packed));
-    let driver = Driver { packed, rule, addend, signed, target: Target::new(region, output) };
+    let driver = Driver { packed, addend, signed, target: Target::new(region, output) };
     let mut block = Block { rows, widened, strips, row_sums, tile, range: 0..0, count: 0 };
     for band in packed.gather.bands(region.rows.clone()) {
         // SAFETY: the CPU has the kernel's instructions.
@@ -295,7 +296,6 @@ pub(crate) unsafe fn run(
 
 struct Driver<'p> {
     packed: &'p Packed,
-    rule: &'p Rule,
     addend: Addend<'p>,
     signed: bool,
     target: Target,
@@ -380,7 +380,7 @@ impl Driver<'_> {
         let width = panel.vectors * kernel.lanes;
         let inside =
             panel.channel.max(region.channels.start)..(panel.channel + panel.channels).min(region.channels.end);
-        let direct = inside.start == panel.channel && self.packed.is_fused(self.rule);
+        let direct = inside.start == panel.channel && self.packed.finish.is_none();
         let element = if *store == CODES { 1 } else { 4 };
         let mut tile = Tile {
             rows: block.rows.as_ptr(),
@@ -422,50 +422,55 @@ impl Driver<'_> {
             tile.ahead = if once { tile.weights.wrapping_add(AHEAD) } else { next.wrapping_add(panel_len * at / all) };
             tile.row_sums = block.row_sums.as_ptr().wrapping_add(at);
             tile.initial = epilogue.initial[view * order.len() + panel.first..].as_ptr();
-            let first = block.range.start + at;
-            if direct {
-                tile.output = self.target.at(first, inside.start);
-            }
+            tile.output = if direct {
+                self.target.at(block.range.start + at, inside.start)
+            } else {
+                block.tile.as_mut_ptr().cast::<u8>().wrapping_add(at * tile.stride)
+            };
             let call = (kernel.tile)(strip.tile as usize, panel.vectors, self.signed, *store);
             // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). Every row has its runs in the
             // input or in a copy, and what whole quads and blocks reach beyond the last run is readable too.
             // Weights and epilogue were packed for this panel. The output is the region (`direct`: the panel
             // begins inside it) or the tile buffer, which has room for a block of 4-byte elements.
             unsafe { call(&tile) };
-            if !direct {
-                // SAFETY: the tile buffer was just filled.
-                unsafe { self.copy_out(&(first..first + rows), &inside, panel, width, block.tile) };
-            }
+        }
+        if !direct {
+            // SAFETY: the tile buffer was just filled.
+            unsafe { self.copy_out(&block.range, &inside, panel, width, block.tile) };
         }
     }
 
-    /// Copies the part of a tile that lies inside the region, or takes it through a rule that is not fused.
+    /// Takes the part of the tile buffer that lies inside the region through the second step, or copies it. Once for
+    /// all rows of a block, so that the parameters of its channels are loaded once.
     ///
     /// # Safety
-    /// `tile` holds the tile in the elements that the kernel stores; the region's output is as [`run`] says.
+    /// `tile` holds the rows in the elements that the kernel stores; the region's output is as [`run`] says.
     unsafe fn copy_out(&self, rows: &Range<usize>, inside: &Range<usize>, panel: &Panel, width: usize, tile: &[i32]) {
-        let size = self.target.size;
-        for (i, row) in rows.clone().enumerate() {
-            let from = i * width + (inside.start - panel.channel);
-            let to = self.target.at(row, inside.start);
-            if self.packed.is_fused(self.rule) {
-                let from = tile.as_ptr().cast::<u8>().wrapping_add(from * size);
+        let skip = inside.start - panel.channel;
+        let Some(finish) = &self.packed.finish else {
+            let size = self.target.size;
+            for (i, row) in rows.clone().enumerate() {
+                let from = tile.as_ptr().cast::<u8>().wrapping_add((i * width + skip) * size);
+                let to = self.target.at(row, inside.start);
                 // SAFETY: both hold these elements; scratch and output do not overlap.
                 unsafe { core::ptr::copy_nonoverlapping(from, to, inside.len() * size) };
-                continue;
             }
-            let first = self.target.index(row, inside.start);
-            for (i, (channel, &accumulator)) in inside.clone().zip(&tile[from..]).enumerate() {
-                let bits = self.rule.apply(accumulator, channel, self.addend.get(first + i)).bits();
-                // SAFETY: an output of the region, of `size` bytes: one (a code) or four.
-                unsafe {
-                    match size {
-                        1 => to.add(i).write(bits as u8),
-                        _ => to.cast::<u32>().add(i).write(bits),
-                    }
-                }
-            }
-        }
+            return;
+        };
+        let piece = Piece {
+            accumulators: tile[skip..].as_ptr(),
+            accumulator_stride: width,
+            rows: rows.len(),
+            first: inside.start,
+            channels: inside.len(),
+            addend: self.addend,
+            addend_first: self.target.index(rows.start, inside.start),
+            output: self.target.at(rows.start, inside.start),
+            stride: self.target.region.channels.len(),
+        };
+        // SAFETY: the CPU has the kernel's instructions, which the step was made for with the layer's channels; tile
+        // and region have these rows and channels, and the addend is laid out as the region.
+        unsafe { finish.run(&piece) };
     }
 }
 

@@ -13,6 +13,7 @@
 
 use crate::gather::View;
 use crate::pack::Order;
+use alloc::vec;
 use alloc::vec::Vec;
 use qexact_reference::requantize::{Bias, F32Mul, Overflow, Rule};
 use qexact_reference::{CodeType, Layer};
@@ -114,7 +115,7 @@ impl Epilogue {
     }
 }
 
-fn one_or<T: Copy>(parameter: &[T], channel: usize) -> T {
+pub(crate) fn one_or<T: Copy>(parameter: &[T], channel: usize) -> T {
     if parameter.len() == 1 { parameter[0] } else { parameter[channel] }
 }
 
@@ -132,6 +133,12 @@ pub(crate) struct ColumnSums {
 }
 
 impl ColumnSums {
+    /// For accumulators that are complete.
+    pub(crate) fn none(channels: usize) -> ColumnSums {
+        let (shifted, zero_points) = (vec![0; channels], vec![0; channels]);
+        ColumnSums { shifted, pieces: 1, zero_points, parts: vec![[0; 2]; channels] }
+    }
+
     /// `pieces` are the equal parts of a kernel that can be left out.
     pub(crate) fn of(layer: &Layer<'_>, pieces: usize) -> ColumnSums {
         let depth = layer.shape().depth();
@@ -193,6 +200,8 @@ fn fits_i32(rule: &F32Mul, channels: usize, accumulator_bound: i64) -> bool {
         // An int32 bias must not wrap; three f32 roundings grow a product by less than one part in 2^20.
         let limit = 2147483648.0 * (1.0 - 1.0 / 1048576.0);
         let wraps = matches!(rule.bias(), Bias::I32(_)) && sum >= limit;
-        !wraps && sum * f64::from(rule.multiplier(c)).abs() < limit
+        // A fused bias alone may exceed what f32 holds: then the product is infinite, however small the multiplier.
+        let overflows = sum >= f64::from(f32::MAX) / 2.0;
+        !wraps && !overflows && sum * f64::from(rule.multiplier(c)).abs() < limit
     })
 }

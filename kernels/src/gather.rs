@@ -26,6 +26,11 @@ pub(crate) struct View {
     pub pieces: Range<usize>,
 }
 
+impl View {
+    /// A kernel of one piece.
+    pub(crate) const WHOLE: View = View { pieces: 0..1 };
+}
+
 /// How rows are read, for one layer.
 pub(crate) struct Gather {
     /// Output extents.

@@ -39,11 +39,13 @@ extern crate alloc;
 mod choose;
 mod drive;
 mod epilogue;
+mod finish;
 mod gather;
 mod isa;
 mod micro;
 mod pack;
 mod plan;
+mod requantizer;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -51,3 +53,4 @@ pub use choose::{Choice, choose};
 pub use isa::{Isa, IsaError, IsaName};
 pub use plan::Plan;
 pub use qexact_reference as reference;
+pub use requantizer::Requantizer;

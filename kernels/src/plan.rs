@@ -179,7 +179,7 @@ impl Plan {
                 let operands = (input, addend, output);
                 // SAFETY: the token `isa`, for which the kernel was chosen, vouches for its instructions; the
                 // call was checked just above and scratch is long enough.
-                unsafe { drive::run(packed, zero_point, &self.rule, region, operands, scratch) };
+                unsafe { drive::run(packed, zero_point, region, operands, scratch) };
                 Ok(())
             }
         }

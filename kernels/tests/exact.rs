@@ -132,7 +132,7 @@ fn rule(case: &Case, r: &mut Random) -> Rule {
     })
 }
 
-/// A rule that no kernel has built in.
+/// A rule that is a second step after the kernel.
 fn unfused(case: &Case, r: &mut Random, codes: Codes) -> Rule {
     let channels = if r.next().is_multiple_of(2) { 1 } else { case.shape.out_channels };
     let codes = if r.next().is_multiple_of(2) { codes.relu() } else { codes };

@@ -79,7 +79,7 @@ impl Random {
     }
 
     /// Uniform in `lo..hi`.
-    fn real(&mut self, lo: f64, hi: f64) -> f64 {
+    pub(crate) fn real(&mut self, lo: f64, hi: f64) -> f64 {
         lo + (hi - lo) * ((self.bits() >> 11) as f64 / (1u64 << 53) as f64)
     }
 }

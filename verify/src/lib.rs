@@ -6,6 +6,7 @@ pub mod analyze;
 pub mod case;
 pub mod check;
 pub mod embedded;
+pub mod exhaust;
 pub mod explain;
 pub mod fill;
 pub mod guard;

@@ -6,10 +6,12 @@ use qexact_kernels::{Isa, IsaName};
 use qexact_model::{Executor, Export, QuantizeOptions, quantize, read_tensors, write_tensors};
 use qexact_verify::analyze::analyze;
 use qexact_verify::case::Case;
+use qexact_verify::exhaust::{self, RuleName};
 use qexact_verify::inspect::inspect;
 use qexact_verify::{check, embedded, network, render, vectors};
 use serde::Serialize;
 use std::error::Error;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -90,6 +92,28 @@ enum Command {
         #[arg(long, default_value_t = 1, value_name = "N")]
         seed: u64,
     },
+    /// Take all 2^32 accumulators through the rules of requantization, in vectors and one by one
+    Exhaust {
+        /// Rules, separated by commas: f32_mul, f32_mul_clamp_first, f32_out, f32_real, q31_double, q31_single, f64, pow2
+        /// [default: all]
+        #[arg(long, value_delimiter = ',', value_name = "RULE")]
+        rule: Vec<RuleName>,
+        /// How many sets of parameters for each rule
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        sets: u64,
+        /// The first set
+        #[arg(long, default_value_t = 0, value_name = "N")]
+        set: u64,
+        /// The first accumulator
+        #[arg(long, default_value_t = i32::MIN, value_name = "N", allow_hyphen_values = true)]
+        from: i32,
+        /// How many accumulators [default: all from the first]
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// Threads [default: all that the CPU has]
+        #[arg(long, value_name = "N")]
+        threads: Option<NonZeroUsize>,
+    },
     /// Check operator vectors that were recorded from real runtimes
     Vectors {
         /// Safetensors files of recorded vectors
@@ -155,6 +179,18 @@ fn run(cli: &Cli) -> Failable<bool> {
             Ok(true)
         }
         Some(Command::Check { case, outputs, seed }) => run_check(cli, case, *outputs, *seed, isas),
+        Some(Command::Exhaust { rule, sets, set, from, count, threads }) => {
+            let threads = threads.or_else(|| std::thread::available_parallelism().ok());
+            let options = exhaust::Options {
+                rules: if rule.is_empty() { RuleName::ALL.to_vec() } else { rule.clone() },
+                sets: *set..set.saturating_add(*sets),
+                from: *from,
+                count: count.unwrap_or(exhaust::ALL),
+                threads: threads.map_or(1, NonZeroUsize::get),
+                isas: isas.into_iter().filter(|&isa| isa != Isa::REFERENCE).collect(),
+            };
+            run_exhaust(cli, &options)
+        }
         Some(Command::Vectors { files, strict }) => {
             let options = vectors::Options { isas, strict: *strict };
             let mut reports = Vec::new();
@@ -299,4 +335,22 @@ fn run_check(cli: &Cli, words: &[String], outputs: u64, seed: u64, isas: Vec<Isa
     print!("{}", render::check(&summary));
     cli.common.write_json(&summary)?;
     Ok(summary.passed())
+}
+
+fn run_exhaust(cli: &Cli, options: &exhaust::Options) -> Failable<bool> {
+    if options.isas.is_empty() {
+        return Err("the reference is what the others are compared with: give --isa another name".into());
+    }
+    let bar = progress("exhaust");
+    let advance = |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let outcomes = exhaust::run(options, advance, |outcome| {
+        bar.suspend(|| outcome.failures.iter().for_each(|failure| println!("FAIL {failure}")));
+    })?;
+    bar.finish_and_clear();
+    print!("{}", render::exhaust(&outcomes));
+    cli.common.write_json(&outcomes)?;
+    Ok(outcomes.iter().all(exhaust::Outcome::is_clean))
 }

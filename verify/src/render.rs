@@ -1,6 +1,7 @@
 //! Reports as text.
 
 use crate::check::Summary;
+use crate::exhaust::Outcome;
 use crate::network::{Difference, NetworkReport, NodeReport};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
@@ -195,4 +196,22 @@ pub fn check(summary: &Summary) -> String {
     let verdict = if summary.passed() { "PASS" } else { "FAIL" };
     let _ = writeln!(text, "{verdict}: {} outputs compared, {} cases failed", grouped(outputs), grouped(failures));
     text
+}
+
+/// The outcomes of `qexact exhaust`.
+pub fn exhaust(outcomes: &[Outcome]) -> String {
+    let isas = outcomes.first().map_or(&[][..], |outcome| &outcome.differences);
+    let fixed = ["rule", "sets", "without vectors", "outputs compared on each", "seconds"];
+    let header: Vec<&str> = fixed.into_iter().chain(isas.iter().map(|(isa, _)| isa.as_str())).collect();
+    let mut rows = table(&header, 1);
+    for outcome in outcomes {
+        let numbers = [outcome.sets, outcome.scalar_sets, outcome.outputs].map(grouped);
+        let differences = outcome.differences.iter().map(|(_, count)| grouped(*count));
+        let seconds = format!("{:.1}", outcome.seconds);
+        rows.add_row([outcome.rule.clone()].into_iter().chain(numbers).chain([seconds]).chain(differences));
+    }
+    let outputs: u64 = outcomes.iter().map(|o| o.outputs.saturating_mul(o.differences.len() as u64)).sum();
+    let differences: u64 = outcomes.iter().flat_map(|o| &o.differences).map(|(_, count)| count).sum();
+    let verdict = if differences == 0 { "PASS" } else { "FAIL" };
+    format!("{rows}\n{verdict}: {} outputs compared, {} differences\n", grouped(outputs), grouped(differences))
 }

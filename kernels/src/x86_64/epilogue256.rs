@@ -164,13 +164,11 @@ unsafe fn real(acc: __m256i, at: usize, t: &Tile<'_>) -> __m256 {
 }
 
 /// A mask of the lanes whose channel, counted from `channel`, is below `channels`.
-#[inline(always)]
-unsafe fn lanes_below(channels: usize, channel: usize) -> __m256i {
-    // SAFETY: by this function's contract.
-    unsafe {
-        let left = channels as i32 - channel as i32;
-        _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
-    }
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn lanes_below(channels: usize, channel: usize) -> __m256i {
+    let left = channels as i32 - channel as i32;
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }
 
 /// Stores the first `n` ≤ 32 bytes of a vector: the powers of two that `n` is made of, which a branch predictor learns.
@@ -178,7 +176,7 @@ unsafe fn lanes_below(channels: usize, channel: usize) -> __m256i {
 /// # Safety
 /// `n` bytes are writable at `y`.
 #[inline(always)]
-unsafe fn store_first(mut y: *mut u8, n: usize, vector: __m256i) {
+pub(super) unsafe fn store_first(mut y: *mut u8, n: usize, vector: __m256i) {
     // SAFETY: by this function's contract: the stores are `n` bytes together.
     unsafe {
         if n == 32 {

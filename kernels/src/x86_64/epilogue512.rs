@@ -165,7 +165,7 @@ unsafe fn real(acc: __m512i, at: usize, t: &Tile<'_>) -> __m512 {
 
 /// A mask of the first `n` ≤ 64 elements.
 #[inline(always)]
-fn below(n: usize) -> u64 {
+pub(super) fn below(n: usize) -> u64 {
     debug_assert!((1..=64).contains(&n));
     u64::MAX >> (64 - n)
 }

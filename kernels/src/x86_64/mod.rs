@@ -1,5 +1,5 @@
-//! The kernels themselves: a file an instruction set for the dot products, a file a vector width for what
-//! happens to accumulators.
+//! The kernels themselves: a file an instruction set for the dot products, two files a vector width for what
+//! happens to accumulators: in a kernel (`epilogue…`), and in a step of its own (`finish…`).
 //!
 //! All of them are `unsafe fn`s with the contract of [`TileFn`](crate::micro::TileFn): they read and write
 //! through raw pointers. Loops over registers have constant bounds and are unrolled.
@@ -9,6 +9,8 @@ pub(crate) mod avx512_vnni;
 pub(crate) mod avx_vnni;
 mod epilogue256;
 mod epilogue512;
+pub(crate) mod finish256;
+pub(crate) mod finish512;
 
 use crate::micro::Tile;
 use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
