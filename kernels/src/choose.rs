@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(name(IsaName::AvxVnni, "conv ic32oc32g32ih8kh3ph1"), "depthwise_rows_avx_vnni_2x32");
         assert_eq!(name(IsaName::Avx2, "conv ic32oc32g32ih8kh5ph1"), "depthwise_rows_avx2_2x32");
         assert_eq!(name(IsaName::Avx2, "conv ic32oc32g8ih8kh3ph1"), "grouped_rows_avx2_4x16_4");
-        assert_eq!(name(IsaName::Avx2, "conv ic32oc32g2ih8kh3ph1"), "gemm_avx2_4x16");
+        assert_eq!(name(IsaName::Avx2, "conv ic32oc32g2ih8kh3ph1"), "gemm_avx2_6x16");
         assert_eq!(name(IsaName::Reference, "conv ic32oc32g32ih8kh3ph1"), "reference");
     }
 }

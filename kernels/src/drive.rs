@@ -18,7 +18,7 @@ use self::memory::{Memory, Plain};
 use self::rows::Rows;
 use crate::epilogue::{ACCUMULATORS, CODES, ColumnSums, Epilogue, Store, store_for};
 use crate::finish::{Finish, Piece};
-use crate::gather::{Gather, Runs, View};
+use crate::gather::{Element, Gather, Runs, View};
 use crate::micro::{Kind, Microkernel, Tile};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
 use core::ops::Range;
@@ -56,7 +56,7 @@ impl Packed {
         let lanes = kernel.lanes;
         let (reads, weights, order) = match kernel.kind {
             Kind::Gemm => {
-                let gather = Gather::new(shape, runs, false, 4)?;
+                let gather = Gather::new(shape, runs, kernel.element, false, 4)?;
                 let (panels, order) = gemm_panels(layer, lanes, kernel.vectors);
                 let packing = (gather.offsets.len(), gather.run_len);
                 let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
@@ -65,7 +65,7 @@ impl Packed {
             // A depthwise channel has one code a tap: its taps are what gets packed together. Whole blocks of
             // channels are read, from memory that has room for them.
             Kind::Depthwise => {
-                let gather = Gather::new(shape, Runs::Taps, true, kernel.width())?;
+                let gather = Gather::new(shape, Runs::Taps, kernel.element, true, kernel.width())?;
                 let (panels, order) = depthwise_panels(layer, lanes);
                 let packing = (1, gather.offsets.len());
                 let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
@@ -168,20 +168,22 @@ struct Strip {
 struct Scratch<'s> {
     /// The padded copy of a band.
     copy: &'s mut [u8],
-    /// Rows at the end of the input.
-    edge: &'s mut [u8],
+    /// Pixels that are copied by themselves.
+    pixels: &'s mut [u8],
     block: Block<'s>,
 }
 
 impl<'s> Scratch<'s> {
     fn divide(packed: &Packed, gather: &Gather, memory: &mut Memory<'s>) -> Scratch<'s> {
         let row_sums = if packed.needs_row_sums() { BLOCK_ROWS } else { 0 };
+        let pairs = gather.offsets.len() * gather.run_len.div_ceil(2);
         Scratch {
             copy: memory.take(gather.copy_len()),
-            edge: memory.take(gather.edge_len()),
+            pixels: memory.take(gather.pixels_len(BLOCK_ROWS)),
             block: Block {
                 range: 0..0,
                 rows: memory.take(BLOCK_ROWS),
+                widened: memory.take(packed.kernel.widened * pairs),
                 strips: memory.take(BLOCK_ROWS),
                 count: 0,
                 row_sums: memory.take(row_sums),
@@ -257,15 +259,17 @@ pub(crate) unsafe fn run(
         // SAFETY: passed on.
         Reads::Rows(rows) => return unsafe { driver.bands(rows, input, zero_point, &mut memory) },
     };
-    let Scratch { copy, edge, mut block } = Scratch::divide(packed, gather, &mut memory);
+    let flip = if signed { 0x80 } else { 0 };
+    let Scratch { copy, pixels, mut block } = Scratch::divide(packed, gather, &mut memory);
     for band in gather.bands(region.rows.clone()) {
-        let read = gather.read(&band, input, zero_point, copy);
+        // SAFETY: the CPU has the kernel's instructions.
+        let read = unsafe { gather.read(&band, input, (zero_point, flip), copy) };
         for range in even_parts(band, BLOCK_ROWS) {
             block.count = packed.strips(gather, &range, block.strips);
             block.range = range;
             // SAFETY: the block lies in the band, and its rows are then where they can be read.
             unsafe {
-                read.rows(block.range.start, &mut block.rows[..block.range.len()], edge);
+                read.rows(block.range.start, &mut block.rows[..block.range.len()], pixels);
                 driver.block(gather, &mut block);
             }
         }
@@ -285,6 +289,7 @@ struct Block<'s> {
     range: Range<usize>,
     /// Where each begins.
     rows: &'s mut [*const u8],
+    widened: &'s mut [u8],
     strips: &'s mut [Strip],
     /// How many of them there are.
     count: usize,
@@ -314,12 +319,13 @@ impl Driver<'_> {
         }
     }
 
-    /// First input channel that a panel reads.
+    /// First input channel that a panel reads, as bytes after the first of all.
     fn input_channel(&self, gather: &Gather, panel: &Panel) -> usize {
-        match self.packed.kernel.kind {
+        let channel = match self.packed.kernel.kind {
             Kind::Depthwise => panel.channel,
             _ => panel.group * gather.run_len,
-        }
+        };
+        channel * gather.element.size()
     }
 
     /// Σ x of every row of a block, signed codes read as x + 128.
@@ -327,16 +333,17 @@ impl Driver<'_> {
     /// # Safety
     /// As [`block`](Driver::block).
     unsafe fn sum_rows(&self, gather: &Gather, panel: &Panel, block: &mut Block<'_>) {
-        let flip = if self.signed { 0x80 } else { 0 };
+        // Words are not signed, and their high bytes are 0.
+        let flip = if self.signed && matches!(gather.element, Element::Byte) { 0x80 } else { 0 };
         for strip in &block.strips[..block.count] {
             let runs = &gather.offsets[gather.runs(&gather.views[strip.view as usize])];
             for row in (strip.at..strip.at + strip.rows).map(|row| row as usize) {
                 let mut sum = 0u32;
                 for &offset in runs {
                     let run = block.rows[row].wrapping_offset(offset).wrapping_add(self.input_channel(gather, panel));
-                    // SAFETY: every run is readable for `run_len` codes.
-                    let run = unsafe { core::slice::from_raw_parts(run, gather.run_len) };
-                    sum = sum.wrapping_add(run.iter().fold(0, |sum: u32, &x| sum.wrapping_add(u32::from(x ^ flip))));
+                    // SAFETY: every run is readable for `run_len` elements.
+                    let run = unsafe { core::slice::from_raw_parts(run, gather.run_len * gather.element.size()) };
+                    sum = run.iter().fold(sum, |sum, &x| sum.wrapping_add(u32::from(x ^ flip)));
                 }
                 block.row_sums[row] = sum as i32;
             }
@@ -362,9 +369,11 @@ impl Driver<'_> {
             count: 0,
             runs: 0,
             quads: gather.run_len.div_ceil(4),
+            pairs: gather.run_len.div_ceil(2),
             weights: core::ptr::null(),
             ahead: core::ptr::null(),
             ahead_step: width * 4 / block.range.len().div_ceil(kernel.rows),
+            widened: block.widened.as_mut_ptr(),
             row_sums: block.row_sums.as_ptr(),
             initial: core::ptr::null(),
             first: panel.first,

@@ -145,12 +145,14 @@ impl ColumnSums {
         let mut sums = ColumnSums { shifted: Vec::new(), pieces, zero_points: Vec::new(), parts: Vec::new() };
         for (channel, weights) in layer.weight().chunks_exact(depth).enumerate() {
             let zero = layer.weight_zero_point(channel);
-            let differences = || weights.iter().map(|&w| i64::from(i32::from(w) - zero));
-            let pieces = weights.chunks_exact(depth / pieces);
-            sums.shifted
-                .extend(pieces.map(|piece| piece.iter().map(|&w| i64::from(i32::from(w) - zero)).sum::<i64>() as i32));
+            let mut parts = [0; 2];
+            for piece in weights.chunks_exact(depth / pieces) {
+                let [positive, negative] = positive_and_negative(piece, zero);
+                sums.shifted.push((positive - negative) as i32);
+                parts = [parts[0] + positive, parts[1] + negative];
+            }
             sums.zero_points.push(zero);
-            sums.parts.push([differences().filter(|d| *d > 0).sum(), -differences().filter(|d| *d < 0).sum::<i64>()]);
+            sums.parts.push(parts);
         }
         sums
     }
@@ -170,6 +172,18 @@ impl ColumnSums {
         };
         self.parts.iter().map(extremes).max().unwrap_or(0)
     }
+}
+
+/// `Σ max(0, w − z_W)` and `Σ max(0, z_W − w)`.
+fn positive_and_negative(weights: &[i8], zero: i32) -> [i64; 2] {
+    // So many differences of at most 383 fit an int32.
+    weights.chunks(1 << 20).fold([0; 2], |[positive, negative], weights| {
+        let [p, n] = weights.iter().fold([0; 2], |[p, n], &w| {
+            let difference = i32::from(w) - zero;
+            [p + difference.max(0), n - difference.min(0)]
+        });
+        [positive + i64::from(p), negative + i64::from(n)]
+    })
 }
 
 /// How a kernel finishes a tile: with the rule built in, or with accumulators that the reference's rule finishes.

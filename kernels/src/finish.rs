@@ -68,6 +68,8 @@ pub(crate) fn one_row(epilogue: &Epilogue, first: usize, output: *mut u8, channe
         count: 1,
         runs: 0,
         quads: 0,
+        pairs: 0,
+        widened: core::ptr::null_mut(),
         weights: null(),
         ahead: null(),
         ahead_step: 0,

@@ -7,6 +7,9 @@
 //! address(row, run) = rows[row] + offsets[run]
 //! ```
 //!
+//! Codes are read as bytes, where they lie if possible, or as words: from a copy, always, which costs a kernel that
+//! multiplies in 16 bits less than widening every code once a panel.
+//!
 //! Padding is put in place by copying the image band by band, a few output rows at a time, into scratch memory that
 //! stays in cache. Two things keep most layers from being copied: without padding along the width there is nothing to put in place, and
 //! kernel rows that lie above or below the image are left out instead (their products are 0): output rows that see
@@ -32,10 +35,12 @@ impl View {
 pub(crate) struct Gather {
     /// Output extents.
     outputs: [usize; 3],
-    /// Where runs are, in codes after their row.
+    /// Where runs are, in bytes after their row.
     pub offsets: Vec<isize>,
     /// Codes of a run. Whole quads of them are read; what follows the last code meets weights of 0.
     pub run_len: usize,
+    /// What a code is in the memory that rows are read from.
+    pub element: Element,
     /// Input channels.
     channels: usize,
     /// Parts of the kernel that may be left out: its rows, or the whole kernel.
@@ -47,9 +52,59 @@ pub(crate) struct Gather {
     source: Source,
 }
 
+/// What kernels read codes as.
+#[derive(Clone, Copy)]
+pub(crate) enum Element {
+    /// As they are.
+    Byte,
+    /// 16-bit numbers, 0..=255: signed codes plus 128. The function is [`widen`] for an instruction set.
+    Word(Widen),
+}
+
+/// [`widen`], to be called only where the CPU has the instruction set of the kernel that it comes with.
+pub(crate) type Widen = unsafe fn(codes: &[u8], flip: u8, words: &mut [u8]);
+
+/// Writes `code ^ flip` as a 16-bit number, for each code.
+#[inline(always)]
+pub(crate) fn widen(codes: &[u8], flip: u8, words: &mut [u8]) {
+    for (word, code) in words.as_chunks_mut::<2>().0.iter_mut().zip(codes) {
+        *word = u16::from(code ^ flip).to_le_bytes();
+    }
+}
+
+impl Element {
+    /// Bytes of a code.
+    pub(crate) fn size(self) -> usize {
+        match self {
+            Element::Byte => 1,
+            Element::Word(_) => 2,
+        }
+    }
+
+    /// Writes codes as elements.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of the kernel that the element comes with.
+    unsafe fn write(self, codes: &[u8], flip: u8, elements: &mut [u8]) {
+        match self {
+            Element::Byte => elements.copy_from_slice(codes),
+            // SAFETY: by this function's contract.
+            Element::Word(widen) => unsafe { widen(codes, flip, elements) },
+        }
+    }
+
+    /// Writes one code again and again.
+    fn fill(self, code: u8, flip: u8, elements: &mut [u8]) {
+        match self {
+            Element::Byte => elements.fill(code),
+            Element::Word(_) => elements.as_chunks_mut::<2>().0.fill([code ^ flip, 0]),
+        }
+    }
+}
+
 /// Memory that rows are read from.
 enum Source {
-    /// The input itself; distances between neighbouring outputs, and from the first code of an image to that of its first row.
+    /// The input itself (for words, pixels are copied a block at a time); distances between neighbouring outputs, and from the first code of an image to that of its first row.
     Input { pitch: [isize; 4], start: isize },
     /// A padded copy of a band.
     Copy(BandCopy),
@@ -66,7 +121,7 @@ pub(crate) enum Runs {
 
 impl Gather {
     /// `copied` has the input copied whether there is padding or not, all padding included, with `slack` codes readable beyond every run.
-    pub(crate) fn new(shape: &Conv, runs: Runs, copied: bool, slack: usize) -> Result<Gather, Error> {
+    pub(crate) fn new(shape: &Conv, runs: Runs, element: Element, copied: bool, slack: usize) -> Result<Gather, Error> {
         let outputs = [shape.axes[0].output()?, shape.axes[1].output()?, shape.axes[2].output()?];
         let [depth, height, width] = shape.axes;
         let channels = shape.in_channels;
@@ -92,9 +147,12 @@ impl Gather {
         let padded = |axis: &Axis| axis.padding != [0, 0];
         let copied = copied || padded(&width) || (padded(&depth)) || (!by_rows && padded(&height));
         // Reading beyond every run would end beyond the input too often, unless rows have but one run.
-        let copied = copied || (!run_len.is_multiple_of(4) && depth.kernel * height.kernel * width.kernel > 1);
+        let taps = depth.kernel * height.kernel * width.kernel;
+        let copied = copied || (!run_len.is_multiple_of(4) && taps > 1);
+        // As words, pixels are copied by themselves where they are all there is to a row.
+        let copied = copied || (matches!(element, Element::Word(_)) && (taps > 1 || padded(&height)));
         let (source, [plane, row]) = if copied {
-            let copy = BandCopy::new(shape, outputs, by_rows, slack);
+            let copy = BandCopy::new(shape, outputs, element, by_rows, slack);
             let pitches = [copy.plane(), copy.row()];
             (Source::Copy(copy), pitches)
         } else {
@@ -111,11 +169,13 @@ impl Gather {
             for y in 0..height.kernel {
                 let across = if runs == Runs::Taps { width.kernel } else { 1 };
                 offsets.extend(
-                    (0..across).map(|x| (z + y * height.dilation * row + x * width.dilation * channels) as isize),
+                    (0..across)
+                        .map(|x| z + y * height.dilation * row + x * width.dilation * channels)
+                        .map(|codes| (codes * element.size()) as isize),
                 );
             }
         }
-        Ok(Gather { outputs, offsets, run_len, channels, pieces, views, view_of, source })
+        Ok(Gather { outputs, offsets, run_len, element, channels, pieces, views, view_of, source })
     }
 
     /// Runs of a view.
@@ -124,12 +184,16 @@ impl Gather {
         view.pieces.start * each..view.pieces.end * each
     }
 
-    /// Codes of the memory for rows at the end of the input.
-    pub(crate) fn edge_len(&self) -> usize {
-        EDGE_ROWS * (self.channels + 3)
+    /// Bytes of the memory for pixels that are copied by themselves, in blocks of so many rows.
+    pub(crate) fn pixels_len(&self, block_rows: usize) -> usize {
+        match (self.element, &self.source) {
+            (Element::Byte, _) => EDGE_ROWS * (self.channels + 3),
+            (Element::Word(_), Source::Input { .. }) => block_rows * self.channels * 2 + 6,
+            (Element::Word(_), Source::Copy(_)) => 0,
+        }
     }
 
-    /// Codes of the copy; 0 where the input is read where it lies.
+    /// Bytes of the copy; 0 where the input is read where it lies.
     pub(crate) fn copy_len(&self) -> usize {
         match &self.source {
             Source::Input { .. } => 0,
@@ -158,29 +222,35 @@ impl Gather {
         })
     }
 
-    /// Makes a band readable: the result tells where its rows are.
-    pub(crate) fn read<'a>(
+    /// Makes a band readable: the result tells where its rows are. Words are `code ^ flip`, which for 0x80 is a signed
+    /// code plus 128.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of the kernel.
+    pub(crate) unsafe fn read<'a>(
         &'a self,
         band: &Range<usize>,
         input: &'a [u8],
-        zero_point: u8,
+        (zero_point, flip): (u8, u8),
         copy: &'a mut [u8],
     ) -> Band<'a> {
         let [depth, height, width] = self.outputs;
         match &self.source {
             Source::Input { pitch, start } => {
-                let pixels = (!self.run_len.is_multiple_of(4)).then_some(input.as_ptr_range());
-                Band { gather: self, pitch: *pitch, base: input.as_ptr().wrapping_offset(*start), pixels }
+                let base = input.as_ptr().wrapping_offset(*start);
+                Band { gather: self, pitch: *pitch, base, input: Some((input, flip)) }
             }
             Source::Copy(bands) => {
                 let (first, last) = (band.start / width, (band.end - 1) / width);
                 let (image, z, y) = (first / height / depth, first / height % depth, first % height);
                 let image = &input[image * bands.image_len..][..bands.image_len];
-                let top = bands.write(image, z, y..y + last - first + 1, zero_point, copy);
+                // SAFETY: by this function's contract.
+                let top = unsafe { bands.write(image, z, y..y + last - first + 1, (zero_point, flip), copy) };
                 let [_, h, w] = &bands.axes;
-                let row = bands.row() as isize;
-                let pitch = [0, 0, h.stride as isize * row, (w.stride * bands.channels) as isize];
-                Band { gather: self, pitch, base: copy.as_ptr().wrapping_offset(-top * row), pixels: None }
+                let size = self.element.size();
+                let row = (bands.row() * size) as isize;
+                let pitch = [0, 0, h.stride as isize * row, (w.stride * bands.channels * size) as isize];
+                Band { gather: self, pitch, base: copy.as_ptr().wrapping_offset(-top * row), input: None }
             }
         }
     }
@@ -204,30 +274,50 @@ impl Gather {
 /// Where the rows of a band are.
 pub(crate) struct Band<'a> {
     gather: &'a Gather,
-    /// Codes between neighbouring outputs: images, planes, rows, pixels.
+    /// Bytes between neighbouring outputs: images, planes, rows, pixels.
     pitch: [isize; 4],
     /// Where row 0 of the batch would be.
     base: *const u8,
-    /// The input, where reading whole quads could reach beyond it: rows are then single pixels.
-    pixels: Option<Range<*const u8>>,
+    /// The input, unless a copy is read, and what words of it are flipped with.
+    input: Option<(&'a [u8], u8)>,
 }
 
 /// Pixels so near to the end of the input that a quad may reach beyond it, at most.
 const EDGE_ROWS: usize = 3;
 
 impl Band<'_> {
-    /// Writes the addresses of output pixels from `first` on. Pixels whose last quad would reach beyond the input
-    /// are copied to `edge`.
+    /// Writes the addresses of output pixels from `first` on. Single pixels are copied to `pixels` where words of them are
+    /// read, or where their last quad would reach beyond the input.
     ///
     /// # Safety
-    /// The pixels lie in the band.
-    pub(crate) unsafe fn rows(&self, first: usize, rows: &mut [*const u8], edge: &mut [u8]) {
+    /// The pixels lie in the band, and the CPU has the instruction set of the kernel.
+    pub(crate) unsafe fn rows(&self, first: usize, rows: &mut [*const u8], pixels: &mut [u8]) {
         self.locate(first, rows);
-        let Some(input) = &self.pixels else { return };
-        let pixel = self.gather.channels;
+        let Some((input, flip)) = self.input else { return };
+        let Gather { element, channels: pixel, run_len, .. } = *self.gather;
+        if let Element::Word(_) = element {
+            // Pixels that follow each other are copied at once.
+            let follow = rows.windows(2).all(|pair| pair[0].wrapping_add(pixel) == pair[1]);
+            let each = if follow { rows.len() } else { 1 };
+            for (rows, copies) in rows.chunks_mut(each).zip(pixels.chunks_mut(each * pixel * 2)) {
+                // SAFETY: pixels of the input; the instruction set is by this function's contract.
+                unsafe {
+                    let codes = core::slice::from_raw_parts(rows[0], rows.len() * pixel);
+                    element.write(codes, flip, &mut copies[..codes.len() * 2]);
+                }
+                for (row, copy) in rows.iter_mut().zip(copies.chunks(pixel * 2)) {
+                    *row = copy.as_ptr();
+                }
+            }
+            return;
+        }
+        if run_len.is_multiple_of(4) {
+            return;
+        }
+        let input = input.as_ptr_range();
         // Rows whose only tap lies in the padding are not read, and may be anywhere.
         let near = |row: &&mut *const u8| input.contains(&**row) && row.wrapping_add(pixel + 3) > input.end;
-        for (row, copy) in rows.iter_mut().filter(near).zip(edge.chunks_exact_mut(pixel + 3)) {
+        for (row, copy) in rows.iter_mut().filter(near).zip(pixels.chunks_exact_mut(pixel + 3)) {
             // SAFETY: a pixel of the input.
             copy[..pixel].copy_from_slice(unsafe { core::slice::from_raw_parts(*row, pixel) });
             *row = copy.as_ptr();
@@ -260,6 +350,7 @@ impl Band<'_> {
 struct BandCopy {
     axes: [Axis; 3],
     channels: usize,
+    element: Element,
     image_len: usize,
     /// Whether rows above and below the image are left out, because no kernel row reads them.
     skips: bool,
@@ -267,7 +358,7 @@ struct BandCopy {
     outputs: usize,
     /// Input rows of a band, at most.
     rows: usize,
-    /// Codes of the copy, with what may be read beyond its last run.
+    /// Bytes of the copy, with what may be read beyond its last run.
     len: usize,
 }
 
@@ -277,21 +368,22 @@ const BAND_BYTES: usize = 96 << 10;
 const BAND_PIXELS: usize = 192;
 
 impl BandCopy {
-    fn new(shape: &Conv, [_, height, width]: [usize; 3], skips: bool, slack: usize) -> BandCopy {
+    fn new(shape: &Conv, [_, height, width]: [usize; 3], element: Element, skips: bool, slack: usize) -> BandCopy {
         let mut copy = BandCopy {
             axes: shape.axes,
             channels: shape.in_channels,
+            element,
             image_len: shape.image_len(),
             skips,
             outputs: 1,
             rows: 1,
             len: 0,
         };
-        let line = shape.axes[0].kernel * copy.row();
+        let line = shape.axes[0].kernel * copy.row() * element.size();
         let most = (BAND_BYTES / (line * shape.axes[1].stride)).max(BAND_PIXELS.div_ceil(width)).clamp(1, height);
         copy.outputs = height.div_ceil(height.div_ceil(most));
         copy.rows = copy.rows_behind(copy.outputs);
-        copy.len = shape.axes[0].kernel * copy.plane() + slack;
+        copy.len = (shape.axes[0].kernel * copy.plane() + slack) * element.size();
         copy
     }
 
@@ -314,27 +406,39 @@ impl BandCopy {
 
     /// Writes what output rows `outputs` of plane `z` read, and returns which row of the image (counted from
     /// its padding) comes first.
-    fn write(&self, image: &[u8], z: usize, outputs: Range<usize>, zero_point: u8, copy: &mut [u8]) -> isize {
+    ///
+    /// # Safety
+    /// The CPU has the instruction set of the kernel.
+    unsafe fn write(
+        &self,
+        image: &[u8],
+        z: usize,
+        outputs: Range<usize>,
+        (zero_point, flip): (u8, u8),
+        copy: &mut [u8],
+    ) -> isize {
+        let (element, size) = (self.element, self.element.size());
         let [depth, height, width] = &self.axes;
         let first = outputs.start * height.stride;
-        let (row, padded) = (width.input * self.channels, self.row());
-        let left = width.padding[0] * self.channels;
+        let (row, padded) = (width.input * self.channels, self.row() * size);
+        let left = width.padding[0] * self.channels * size;
         for tap in 0..depth.kernel {
             let plane = depth.source(z, tap);
-            let lines = copy[tap * self.plane()..][..self.plane()].chunks_exact_mut(padded);
+            let lines = copy[tap * self.plane() * size..][..self.plane() * size].chunks_exact_mut(padded);
             for (at, line) in lines.take(self.rows_behind(outputs.len())).enumerate() {
                 let y = (first + at).checked_sub(height.padding[0]).filter(|&y| y < height.input);
                 match (plane, y) {
                     (Some(z), Some(y)) => {
                         let (before, rest) = line.split_at_mut(left);
-                        let (inside, after) = rest.split_at_mut(row);
-                        before.fill(zero_point);
-                        inside.copy_from_slice(&image[(z * height.input + y) * row..][..row]);
-                        after.fill(zero_point);
+                        let (inside, after) = rest.split_at_mut(row * size);
+                        element.fill(zero_point, flip, before);
+                        // SAFETY: by this function's contract.
+                        unsafe { element.write(&image[(z * height.input + y) * row..][..row], flip, inside) };
+                        element.fill(zero_point, flip, after);
                     }
                     // No kernel row reads it.
                     (Some(_), None) if self.skips => {}
-                    _ => line.fill(zero_point),
+                    _ => element.fill(zero_point, flip, line),
                 }
             }
         }

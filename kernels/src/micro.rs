@@ -14,6 +14,7 @@
 
 use crate::IsaName;
 use crate::epilogue::{Epilogue, Store};
+use crate::gather::Element;
 use crate::pack::WeightFormat;
 
 /// The work of one microkernel call: a tile, or several below each other.
@@ -23,7 +24,7 @@ pub(crate) struct Tile<'a> {
     pub rows: *const *const u8,
     /// Where each run is, counted from its row.
     pub offsets: *const isize,
-    /// Added to each of them: the first input channel of the panel's group, or of a depthwise panel.
+    /// Added to each of them, in bytes: the first input channel of the panel's group, or of a depthwise panel.
     pub channel: usize,
     /// Rows. GEMM functions compute tiles of a fixed number of rows, of which this is a multiple.
     pub count: usize,
@@ -32,11 +33,15 @@ pub(crate) struct Tile<'a> {
     /// Quads of codes of each run. Depthwise kernels, whose runs are taps, load whole blocks of channels instead; the
     /// runs of row kernels are staged columns of so many blocks.
     pub quads: usize,
+    /// Pairs of codes of each run, for kernels that read words.
+    pub pairs: usize,
     /// The panel's weights.
     pub weights: *const u8,
     /// Weights that will be needed later, and bytes of them to ask for with every quad.
     pub ahead: *const u8,
     pub ahead_step: usize,
+    /// Scratch memory, [`Microkernel::widened`] bytes for every pair of codes of a row.
+    pub widened: *mut u8,
     /// `Σ x` of each row, needed where weight zero points are not 0; GEMM only.
     pub row_sums: *const i32,
     /// What the accumulators of the panel's channels begin with.
@@ -85,7 +90,8 @@ pub(crate) type StageFn = unsafe fn(&Stage<'_>);
 /// # Safety
 /// * The CPU has the instruction set of the [`Microkernel`] it comes from.
 /// * `rows` holds a pointer a row and `offsets` an offset a run; their sum is readable from `channel` on
-///   for `quads` · 4 bytes (GEMM) or for one block of channels (depthwise).
+///   for `quads` · 4 bytes or `pairs` · 2 words (GEMM) or for one block of channels (depthwise).
+/// * `widened` is writable for [`Microkernel::widened`] bytes for each of `runs` · `pairs` pairs.
 /// * `weights` points to one panel packed in the kernel's format for these runs.
 /// * `initial`, and from `first` on the vectors of `epilogue`, reach over all channels of the panel; `row_sums` holds
 ///   one element a row unless all weight zero points are 0.
@@ -130,12 +136,16 @@ pub(crate) struct Microkernel {
     pub kind: Kind,
     /// Rows of the largest tile.
     pub rows: usize,
-    /// Channels of one vector; GEMM panels are one or `vectors` of them wide, depthwise panels always `vectors`.
+    /// Channels of one vector; GEMM panels are a power of two of them wide, depthwise panels always `vectors`.
     pub lanes: usize,
     /// Vectors of the widest panel.
     pub vectors: usize,
     /// How weights are packed.
     pub format: WeightFormat,
+    /// What it reads codes as. Words are never signed: see [`Element`].
+    pub element: Element,
+    /// Bytes of scratch memory for every pair of codes of a row; 0 unless it widens weights.
+    pub widened: usize,
     /// The function for `rows` ≥ 1 rows (all functions, for depthwise kernels, take any number), `vectors` vectors, signed input or not, and a [`Store`].
     pub tile: fn(rows: usize, vectors: usize, signed: bool, store: Store) -> TileFn,
     /// Row kernels: the function that stages panels of `vectors` vectors.

@@ -14,9 +14,8 @@ struct Line([u8; 64]);
 pub(crate) enum WeightFormat {
     /// i8 `[run][k / 4][w][4]`: the operand of a four-way dot product.
     Quads,
-    /// i16 `[run][k / 4][2][w][2]`: elements 0 and 2 of each four, then 1 and 3. Activations need no
-    /// unpacking then: masking a dword leaves its even bytes as 16-bit numbers, shifting its odd ones.
-    EvenOdd,
+    /// i8 `[run][k / 2][w][2]`: half the memory traffic of `Pairs`, widened where it is used.
+    BytePairs,
     /// i16 `[run][k / 2][w][2]`: the operand of a two-way dot product.
     Pairs,
 }
@@ -25,15 +24,15 @@ impl WeightFormat {
     /// Elements of k that are packed together; runs are filled up with zeros to a multiple of it.
     pub(crate) fn depth(self) -> usize {
         match self {
-            WeightFormat::Quads | WeightFormat::EvenOdd => 4,
-            WeightFormat::Pairs => 2,
+            WeightFormat::Quads => 4,
+            WeightFormat::BytePairs | WeightFormat::Pairs => 2,
         }
     }
 
     pub(crate) fn bytes(self) -> usize {
         match self {
-            WeightFormat::Quads => 1,
-            WeightFormat::EvenOdd | WeightFormat::Pairs => 2,
+            WeightFormat::Quads | WeightFormat::BytePairs => 1,
+            WeightFormat::Pairs => 2,
         }
     }
 }
@@ -74,14 +73,15 @@ pub(crate) struct Weights {
 /// Output channel at each position of the epilogue's vectors, `None` where a panel is filled up.
 pub(crate) type Order = Vec<Option<usize>>;
 
-/// Panels for a GEMM kernel: each group's channels in panels of `vectors` vectors, the last of one if that holds it.
+/// Panels for a GEMM kernel: each group's channels in panels of up to `vectors` vectors, always a power of two, filled up
+/// by less than a vector.
 pub(crate) fn gemm_panels(layer: &Layer<'_>, lanes: usize, vectors: usize) -> (Vec<Panel>, Order) {
     let outputs = layer.shape().group_outputs();
     let (mut panels, mut order) = (Vec::new(), Order::new());
     for group in 0..layer.shape().groups {
         let mut done = 0;
         while done < outputs {
-            let vectors = if outputs - done <= lanes { 1 } else { vectors };
+            let vectors = (1 << (outputs - done).div_ceil(lanes).ilog2()).min(vectors);
             let channels = (outputs - done).min(lanes * vectors);
             let channel = group * outputs + done;
             panels.push(Panel {
@@ -148,29 +148,28 @@ impl Weights {
             panel.run_bytes = groups * group * panel.vectors * lanes * format.bytes();
             bytes += (runs * panel.run_bytes).next_multiple_of(64);
         }
-        let mut lines = vec![Line([0; 64]); bytes / 64];
-        for panel in &panels {
+        let mut weights = Weights { lines: vec![Line([0; 64]); bytes / 64], panels };
+        let (memory, panels) = weights.parts();
+        for panel in panels {
             let width = panel.vectors * lanes;
-            for (column, channel) in order[panel.first..][..width].iter().enumerate() {
-                let Some(channel) = *channel else { continue };
-                let weights = &layer.weight()[channel * depth..][..depth];
-                for (at, &weight) in weights.iter().enumerate() {
-                    let (run, k) = (at / run_len, at % run_len);
-                    let (quad, within) = (run * groups + k / group, k % group);
-                    let index = match format {
-                        WeightFormat::Quads => (quad * width + column) * 4 + within,
-                        WeightFormat::EvenOdd => ((quad * 2 + within % 2) * width + column) * 2 + within / 2,
-                        WeightFormat::Pairs => (quad * width + column) * 2 + within,
-                    };
-                    let byte = panel.offset + index * format.bytes();
-                    let wide = i16::from(weight).to_le_bytes();
-                    for (i, &b) in wide[..format.bytes()].iter().enumerate() {
-                        lines[(byte + i) / 64].0[(byte + i) % 64] = b;
-                    }
-                }
+            let channels = &order[panel.first..][..width];
+            let rows: Vec<Option<&[i8]>> =
+                channels.iter().map(|c| c.map(|c| &layer.weight()[c * depth..][..depth])).collect();
+            let memory = &mut memory[panel.offset..][..runs * panel.run_bytes];
+            match format {
+                WeightFormat::Quads => interleave::<4, 1>(&rows, run_len, memory),
+                WeightFormat::BytePairs => interleave::<2, 1>(&rows, run_len, memory),
+                WeightFormat::Pairs => interleave::<2, 2>(&rows, run_len, memory),
             }
         }
-        Weights { lines, panels }
+        weights
+    }
+
+    fn parts(&mut self) -> (&mut [u8], &[Panel]) {
+        let lines = &mut self.lines;
+        // SAFETY: lines are bytes, 64 each.
+        let bytes = unsafe { core::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * 64) };
+        (bytes, &self.panels)
     }
 
     /// Bytes of a panel.
@@ -201,5 +200,30 @@ impl Weights {
     /// Bytes of packed weights.
     pub(crate) fn len(&self) -> usize {
         self.lines.len() * 64
+    }
+}
+
+/// Writes GROUP weights of each channel after the other, run by run, as numbers of `BYTES` bytes. What a run lacks of a
+/// whole group stays 0, as do channels that are not there.
+fn interleave<const GROUP: usize, const BYTES: usize>(rows: &[Option<&[i8]>], run_len: usize, packed: &mut [u8]) {
+    let groups = run_len.div_ceil(GROUP);
+    // In the order of memory: weights of a channel are read in runs, whole cache lines are written.
+    for (step, packed) in packed.chunks_exact_mut(rows.len() * GROUP * BYTES).enumerate() {
+        let (run, k) = (step / groups, step % groups * GROUP);
+        let (from, count) = (run * run_len + k, GROUP.min(run_len - k));
+        for (row, packed) in rows.iter().zip(packed.chunks_exact_mut(GROUP * BYTES)) {
+            let Some(row) = row else { continue };
+            let mut weights = [0; GROUP];
+            match row.get(from..from + GROUP).filter(|_| count == GROUP) {
+                Some(whole) => weights.copy_from_slice(whole),
+                None => weights[..count].copy_from_slice(&row[from..from + count]),
+            }
+            for i in 0..GROUP {
+                let wide = i16::from(weights[i]).to_le_bytes();
+                for byte in 0..BYTES {
+                    packed[i * BYTES + byte] = wide[byte];
+                }
+            }
+        }
     }
 }

@@ -176,7 +176,9 @@ impl Rows {
             };
             // Vector n, 128-bit lane l and dword d of it: output `vectors · l + n` of the lane's group `d / quads`.
             let vectors = quads * LANE / lanes;
-            let halves = if format == WeightFormat::EvenOdd { 2 } else { 1 };
+            // Words are elements 0 and 2 of each four, then 1 and 3: codes need no unpacking, for masking a dword leaves
+            // its even bytes as words, and shifting it the odd ones.
+            let halves = if format == WeightFormat::Pairs { 2 } else { 1 };
             let mut block = |row, column, map: &dyn Fn(Option<i8>) -> Option<i8>| {
                 for (half, n) in pairs(halves, vectors) {
                     for (dword, i) in pairs(lanes, 4 / halves) {
@@ -340,6 +342,8 @@ impl Driver<'_> {
                         count,
                         runs: rows.width.kernel,
                         quads: rows.blocks,
+                        pairs: 0,
+                        widened: core::ptr::null_mut(),
                         weights: self.packed.weights.of_panel(panel, 0).wrapping_add(line * rows.row_weights),
                         ahead: core::ptr::null(),
                         ahead_step: 0,

@@ -1,33 +1,43 @@
 //! AVX2, exact: VPMADDWD multiplies 16-bit numbers and adds pairs of products in 32 bits, which u8 by i8 codes
 //! cannot overflow. VPMADDUBSW would take twice the codes an instruction, but adds pairs in 16 bits and saturates
-//! for 3.58 % of them.
+//! for 3.58 % of them; as sums need VPMADDWD then too, it would gain a seventh.
+//!
+//! Both operands have 16 bits. Products and sums alone keep all vector units busy: codes are therefore widened when
+//! they are copied, and weights, packed as bytes, once for all rows of a strip. Few rows do not repay that and widen
+//! weights as they go; a single one is bound by it, and by half the memory traffic of 16-bit weights.
 
 use super::epilogue256 as epilogue;
-use super::{quad, row_at, rows};
+use super::{prefetch, quad, row_at, rows};
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::gather::{Element, widen};
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
 
-/// Register budget of the largest tile: 4 × 2 accumulators, 4 of weights, 2 of activations, 1 of products: 15 of 16.
-const ROWS: usize = 4;
-const _: () = assert!(ROWS * 2 + 7 <= 16);
+/// Register budget of the largest tile: 6 × 2 accumulators, 2 of weights, 1 of activations, 1 of products: 16 of 16.
+const ROWS: usize = 6;
+const _: () = assert!(ROWS * 2 + 4 <= 16);
+/// Rows of a strip from which on its weights are widened beforehand.
+const MANY_ROWS: usize = 18;
+/// Bytes between weights that pass by once and those asked for meanwhile.
+const AHEAD: usize = 2048;
 
 pub(crate) const GEMM: Microkernel = Microkernel {
-    name: "gemm_avx2_4x16",
+    name: "gemm_avx2_6x16",
     isa: IsaName::Avx2,
     kind: Kind::Gemm,
     rows: ROWS,
     lanes: 8,
-    vectors: 2,
-    format: WeightFormat::EvenOdd,
-    tile: |rows, vectors, signed, store| {
-        let table = match (vectors, signed) {
-            (1, false) => gemm_table::<1, false>(store),
-            (1, true) => gemm_table::<1, true>(store),
-            (_, false) => gemm_table::<2, false>(store),
-            (_, true) => gemm_table::<2, true>(store),
+    vectors: 4,
+    format: WeightFormat::BytePairs,
+    element: Element::Word(widen_codes),
+    widened: 64,
+    tile: |rows, vectors, _, store| {
+        let table = match vectors {
+            1 => gemm_table::<1, 1>(store),
+            2 => gemm_table::<2, 2>(store),
+            _ => gemm_table::<4, 2>(store),
         };
         table[rows - 1]
     },
@@ -42,23 +52,27 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     lanes: 8,
     vectors: 4,
     format: WeightFormat::Pairs,
+    element: Element::Byte,
+    widened: 0,
     tile: |_, _, signed, store| if signed { depthwise_for::<true>(store) } else { depthwise_for::<false>(store) },
     stage: None,
 };
 
-fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [TileFn; ROWS] {
-    const fn of<const NV: usize, const SIGNED: bool, const STORE: Store>() -> [TileFn; ROWS] {
+fn gemm_table<const VECTORS: usize, const NV: usize>(store: Store) -> &'static [TileFn; ROWS] {
+    const fn of<const VECTORS: usize, const NV: usize, const STORE: Store>() -> [TileFn; ROWS] {
         [
-            gemm::<1, NV, SIGNED, STORE>,
-            gemm::<2, NV, SIGNED, STORE>,
-            gemm::<3, NV, SIGNED, STORE>,
-            gemm::<4, NV, SIGNED, STORE>,
+            row::<VECTORS, STORE>,
+            gemm::<2, VECTORS, NV, STORE>,
+            gemm::<3, VECTORS, NV, STORE>,
+            gemm::<4, VECTORS, NV, STORE>,
+            gemm::<5, VECTORS, NV, STORE>,
+            gemm::<6, VECTORS, NV, STORE>,
         ]
     }
     match store {
-        CODES => const { &of::<NV, SIGNED, CODES>() },
-        REALS => const { &of::<NV, SIGNED, REALS>() },
-        _ => const { &of::<NV, SIGNED, ACCUMULATORS>() },
+        CODES => const { &of::<VECTORS, NV, CODES>() },
+        REALS => const { &of::<VECTORS, NV, REALS>() },
+        _ => const { &of::<VECTORS, NV, ACCUMULATORS>() },
     }
 }
 
@@ -70,50 +84,156 @@ fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
     }
 }
 
+/// Tiles of a single row: all vectors of the panel at once, and two pairs of codes a turn, because nothing hides the
+/// instructions of the loop itself.
+///
 /// # Safety
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn gemm<const MR: usize, const NV: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
-    for top in (0..t.count).step_by(MR) {
-        // SAFETY: a pointer a row.
-        let x: [*const u8; MR] = unsafe { rows(t, top) };
-        let mut initial = [_mm256_setzero_si256(); NV];
-        for j in 0..NV {
-            // SAFETY: initial values for all channels of the panel.
-            initial[j] = unsafe { _mm256_loadu_si256(t.initial.add(8 * j).cast()) };
+unsafe fn row<const NV: usize, const STORE: Store>(t: &Tile<'_>) {
+    for top in 0..t.count {
+        let mut w = t.weights;
+        // SAFETY: a row, and initial values for all channels of the panel.
+        let ([x], mut acc) = unsafe { (rows(t, top), load::<NV, true>(t.initial.cast())) };
+        for run in 0..t.runs {
+            // SAFETY: an offset a run.
+            let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
+            let end = at + 4 * t.pairs as isize;
+            while at + 8 <= end {
+                prefetch::<NV, 32>(w.wrapping_add(AHEAD));
+                for _ in 0..2 {
+                    // SAFETY: `at < end`; the panel has a step of weights for every pair of codes of a run.
+                    let (codes, weights) = unsafe { (_mm256_set1_epi32(quad(x, at)), load::<NV, false>(w)) };
+                    for j in 0..NV {
+                        acc[j] = _mm256_add_epi32(acc[j], _mm256_madd_epi16(codes, weights[j]));
+                    }
+                    w = w.wrapping_add(16 * NV);
+                    at += 4;
+                }
+            }
+            if at < end {
+                // SAFETY: as above.
+                let (codes, weights) = unsafe { (_mm256_set1_epi32(quad(x, at)), load::<NV, false>(w)) };
+                for j in 0..NV {
+                    acc[j] = _mm256_add_epi32(acc[j], _mm256_madd_epi16(codes, weights[j]));
+                }
+                w = w.wrapping_add(16 * NV);
+            }
         }
+        let mut acc = [acc];
+        // SAFETY: the epilogue's part of the contract.
+        unsafe {
+            epilogue::subtract_row_sums::<1, NV>(&mut acc, top, t);
+            epilogue::finish_rows::<1, NV, STORE>(acc, top, t);
+        }
+    }
+}
+
+/// Tiles of MR rows by NV vectors of channels, parts of a panel of `VECTORS`.
+///
+/// # Safety
+/// The contract of [`TileFn`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn gemm<const MR: usize, const VECTORS: usize, const NV: usize, const STORE: Store>(t: &Tile<'_>) {
+    let element = if STORE == CODES { 1 } else { 4 };
+    for channel in (0..t.channels).step_by(8 * NV) {
+        let mut part = Tile {
+            weights: t.weights.wrapping_add(2 * channel),
+            initial: t.initial.wrapping_add(channel),
+            first: t.first + channel,
+            output: t.output.wrapping_add(channel * element),
+            channels: (t.channels - channel).min(8 * NV),
+            ..*t
+        };
+        let pitch = 16 * VECTORS;
+        // SAFETY: a part of the panel; scratch memory as the contract says.
+        unsafe {
+            if t.count < MANY_ROWS {
+                tiles::<MR, NV, false, STORE>(&part, pitch);
+            } else {
+                widen_weights::<NV>(part.weights, pitch, t.runs * t.pairs, t.widened);
+                part.weights = t.widened;
+                tiles::<MR, NV, true, STORE>(&part, 32 * NV);
+            }
+        }
+    }
+}
+
+/// [`widen`], 32 codes at a time.
+#[target_feature(enable = "avx2")]
+fn widen_codes(codes: &[u8], flip: u8, words: &mut [u8]) {
+    widen(codes, flip, words)
+}
+
+/// Widens `steps` times NV vectors of weights, which are `pitch` bytes apart.
+///
+/// # Safety
+/// They can be read from `weights` and written to `widened`.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn widen_weights<const NV: usize>(weights: *const u8, pitch: usize, steps: usize, widened: *mut u8) {
+    for step in 0..steps {
+        let (from, to) = (weights.wrapping_add(step * pitch), widened.wrapping_add(step * 32 * NV));
+        prefetch::<1, 64>(from.wrapping_add(AHEAD));
+        // SAFETY: by this function's contract.
+        unsafe {
+            for (j, vector) in load::<NV, false>(from).into_iter().enumerate() {
+                _mm256_storeu_si256(to.add(32 * j).cast(), vector);
+            }
+        }
+    }
+}
+
+/// NV vectors of pairs of 16-bit numbers, or (unless `WIDE`) of bytes that they are widened from.
+///
+/// # Safety
+/// They can be read at `w`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn load<const NV: usize, const WIDE: bool>(w: *const u8) -> [__m256i; NV] {
+    let mut v = [_mm256_setzero_si256(); NV];
+    for j in 0..NV {
+        // SAFETY: by this function's contract.
+        v[j] = unsafe {
+            if WIDE {
+                _mm256_loadu_si256(w.add(32 * j).cast())
+            } else {
+                _mm256_cvtepi8_epi16(_mm_loadu_si128(w.add(16 * j).cast()))
+            }
+        };
+    }
+    v
+}
+
+/// Tiles of MR rows by NV vectors of channels. The weights of a step, one pair of codes, are bytes or (`WIDE`) words,
+/// and `pitch` bytes after those of the last.
+///
+/// # Safety
+/// The contract of [`TileFn`], but for the format of the weights.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn tiles<const MR: usize, const NV: usize, const WIDE: bool, const STORE: Store>(t: &Tile<'_>, pitch: usize) {
+    for top in (0..t.count).step_by(MR) {
+        // SAFETY: a pointer a row, and initial values for all channels of the panel.
+        let (x, initial): ([*const u8; MR], _) = unsafe { (rows(t, top), load::<NV, true>(t.initial.cast())) };
         let mut acc = [initial; MR];
         let mut w = t.weights;
         for run in 0..t.runs {
             // SAFETY: an offset a run.
             let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
-            let end = at + 4 * t.quads as isize;
+            let end = at + 4 * t.pairs as isize;
             while at < end {
-                let (mut even, mut odd) = ([_mm256_setzero_si256(); NV], [_mm256_setzero_si256(); NV]);
-                for j in 0..NV {
-                    // SAFETY: the panel holds two pairs a channel for every four codes of a run.
-                    unsafe {
-                        even[j] = _mm256_loadu_si256(w.add(32 * j).cast());
-                        odd[j] = _mm256_loadu_si256(w.add(32 * (NV + j)).cast());
-                    }
+                // SAFETY: a step of weights for every pair of codes of a run.
+                let weights = unsafe { load::<NV, WIDE>(w) };
+                if !WIDE {
+                    prefetch::<1, 64>(w.wrapping_add(AHEAD));
                 }
                 for i in 0..MR {
-                    // SAFETY: `at < end`.
-                    let mut codes = _mm256_set1_epi32(unsafe { quad(x[i], at) });
-                    if SIGNED {
-                        codes = _mm256_xor_si256(codes, _mm256_set1_epi32(0x8080_8080_u32 as i32));
-                    }
-                    // The even codes, masked out of their dword, and the odd ones, shifted down.
-                    let even_codes = _mm256_and_si256(codes, _mm256_set1_epi16(0x00ff));
+                    // SAFETY: `at < end`; two words are as long as a quad of bytes.
+                    let codes = _mm256_set1_epi32(unsafe { quad(x[i], at) });
                     for j in 0..NV {
-                        acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(even_codes, even[j]));
-                    }
-                    let odd_codes = _mm256_srli_epi16::<8>(codes);
-                    for j in 0..NV {
-                        acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(odd_codes, odd[j]));
+                        acc[i][j] = _mm256_add_epi32(acc[i][j], _mm256_madd_epi16(codes, weights[j]));
                     }
                 }
-                w = w.wrapping_add(64 * NV);
+                w = w.wrapping_add(pitch);
                 at += 4;
             }
         }

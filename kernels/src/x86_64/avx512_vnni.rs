@@ -5,6 +5,7 @@ use super::epilogue512 as epilogue;
 use super::{prefetch, quad, row_at, rows};
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::gather::Element;
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
@@ -23,6 +24,8 @@ pub(crate) const GEMM: Microkernel = Microkernel {
     lanes: 16,
     vectors: 2,
     format: WeightFormat::Quads,
+    element: Element::Byte,
+    widened: 0,
     tile: |rows, vectors, signed, store| {
         let table = match (vectors, signed) {
             (1, false) => gemm_table::<1, false>(store),
@@ -43,6 +46,8 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     lanes: 16,
     vectors: 4,
     format: WeightFormat::Quads,
+    element: Element::Byte,
+    widened: 0,
     tile: |_, _, signed, store| if signed { depthwise_for::<true>(store) } else { depthwise_for::<false>(store) },
     stage: None,
 };

@@ -171,15 +171,38 @@ pub(super) fn lanes_below(channels: usize, channel: usize) -> __m256i {
     _mm256_cmpgt_epi32(_mm256_set1_epi32(left), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 }
 
-/// Stores the first `n` bytes of a vector.
+/// Stores the first `n` ≤ 32 bytes of a vector: the powers of two that `n` is made of, which a branch predictor learns.
 ///
 /// # Safety
-/// `n` bytes are writable at `y`, and the vector has as many.
-#[inline]
-pub(super) unsafe fn store_first<V: Copy>(y: *mut u8, n: usize, vector: V) {
-    debug_assert!(n <= size_of::<V>());
-    // SAFETY: by this function's contract; the vector is on the stack.
-    unsafe { core::ptr::copy_nonoverlapping((&raw const vector).cast::<u8>(), y, n) }
+/// `n` bytes are writable at `y`.
+#[inline(always)]
+pub(super) unsafe fn store_first(mut y: *mut u8, n: usize, vector: __m256i) {
+    // SAFETY: by this function's contract: the stores are `n` bytes together.
+    unsafe {
+        if n == 32 {
+            return _mm256_storeu_si256(y.cast(), vector);
+        }
+        let mut rest = _mm256_castsi256_si128(vector);
+        if n & 16 != 0 {
+            _mm_storeu_si128(y.cast(), rest);
+            (y, rest) = (y.add(16), _mm256_extracti128_si256::<1>(vector));
+        }
+        if n & 8 != 0 {
+            _mm_storel_epi64(y.cast(), rest);
+            (y, rest) = (y.add(8), _mm_srli_si128::<8>(rest));
+        }
+        if n & 4 != 0 {
+            _mm_storeu_si32(y, rest);
+            (y, rest) = (y.add(4), _mm_srli_si128::<4>(rest));
+        }
+        if n & 2 != 0 {
+            _mm_storeu_si16(y, rest);
+            (y, rest) = (y.add(2), _mm_srli_si128::<2>(rest));
+        }
+        if n & 1 != 0 {
+            y.write(_mm_extract_epi8::<0>(rest) as u8);
+        }
+    }
 }
 
 /// Takes a tile's accumulators, rows of NV vectors in order of channels, through the rule and stores them.
@@ -217,9 +240,10 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
                     };
                     let half = if NV == 1 && row % 2 == 1 { _mm_unpackhi_epi64(half, half) } else { half };
                     match (NV, t.channels) {
+                        (4, n) => store_first(y, n, codes),
                         (2, 16) => _mm_storeu_si128(y.cast(), half),
                         (1, 8) => _mm_storel_epi64(y.cast(), half),
-                        _ => store_first(y, t.channels, half),
+                        (_, n) => store_first(y, n, _mm256_castsi128_si256(half)),
                     }
                 }
             }
@@ -257,14 +281,7 @@ pub(super) unsafe fn finish_block<const STORE: Store>(mut acc: [[__m256i; 4]; 1]
         let y = t.output.wrapping_add(row * t.stride);
         if STORE == CODES {
             let codes = narrow(acc, ends(t));
-            {
-                if t.channels == 32 {
-                    _mm256_storeu_si256(y.cast(), codes);
-                } else {
-                    store_first(y, t.channels, codes);
-                }
-            }
-            return;
+            return store_first(y, t.channels, codes);
         }
         for v in 0..4 {
             let words = if STORE == REALS { _mm256_castps_si256(real(acc[v], t.first + 8 * v, t)) } else { acc[v] };

@@ -180,7 +180,11 @@ where
                 if STORE == CODES {
                     let codes = low_bytes(y);
                     let to = piece.output.add(at);
-                    if n == 8 { _mm_storel_epi64(to.cast(), codes) } else { store_first(to, n, codes) }
+                    if n == 8 {
+                        _mm_storel_epi64(to.cast(), codes)
+                    } else {
+                        store_first(to, n, _mm256_castsi128_si256(codes))
+                    }
                 } else {
                     _mm256_maskstore_epi32(piece.output.add(4 * at).cast(), lanes_below(n, 0), y);
                 }

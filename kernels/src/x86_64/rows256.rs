@@ -81,8 +81,8 @@ pub(super) unsafe fn finish_segments<const MR: usize, const FOLD: usize, const S
                         _mm_storeu_si128(y.wrapping_add(t.segment).cast(), halves[1]);
                     }
                     (_, n) => {
-                        epilogue::store_first(y, n, halves[0]);
-                        epilogue::store_first(y.wrapping_add(t.segment), n, halves[1]);
+                        epilogue::store_first(y, n, codes);
+                        epilogue::store_first(y.wrapping_add(t.segment), n, _mm256_castsi128_si256(halves[1]));
                     }
                 }
             }

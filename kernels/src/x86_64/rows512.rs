@@ -4,6 +4,7 @@ use super::avx512_vnni::interleave;
 use super::epilogue512 as epilogue;
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::gather::Element;
 use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn, Window};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
@@ -26,6 +27,8 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     lanes: 16,
     vectors: 4,
     format: WeightFormat::Quads,
+    element: Element::Byte,
+    widened: 0,
     tile: |rows, vectors, _, store| {
         let table = match vectors {
             4 => depthwise_table::<1>(store),
@@ -90,6 +93,8 @@ pub(crate) const GROUPED4: Microkernel = Microkernel {
     lanes: 16,
     vectors: 1,
     format: WeightFormat::Quads,
+    element: Element::Byte,
+    widened: 0,
     tile: |rows, _, _, store| grouped_table::<1>(store)[rows - 1],
     stage: Some(|_, signed| if signed { stage_codes::<true> } else { stage_codes::<false> }),
 };

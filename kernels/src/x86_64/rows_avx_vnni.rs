@@ -5,6 +5,7 @@ use super::epilogue256 as epilogue;
 use super::rows256::{finish_segments, in_order, source, stage_codes};
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::gather::Element;
 use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn, Window};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
@@ -23,6 +24,8 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     lanes: 8,
     vectors: 4,
     format: WeightFormat::Quads,
+    element: Element::Byte,
+    widened: 0,
     tile: |rows, vectors, _, store| match (rows, vectors) {
         (1, 4) => depthwise_for::<1, 1>(store),
         (1, _) => depthwise_for::<1, 2>(store),
@@ -45,6 +48,8 @@ pub(crate) const GROUPED4: Microkernel = Microkernel {
     lanes: 8,
     vectors: 2,
     format: WeightFormat::Quads,
+    element: Element::Byte,
+    widened: 0,
     tile: |rows, _, _, store| match rows {
         1 => grouped_for::<1, 2>(store),
         2 => grouped_for::<2, 2>(store),
