@@ -225,6 +225,7 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
             // Lane l of `narrow` to the front: vectors then follow each other, 8 bytes each.
             let by_vector = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
             let rows = 4 / NV;
+            let mut y = t.output.wrapping_add(top * t.stride);
             for first in (0..MR).step_by(rows) {
                 let mut v = [_mm256_setzero_si256(); 4];
                 for i in 0..4 {
@@ -232,7 +233,6 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
                 }
                 let codes = _mm256_permutevar8x32_epi32(narrow(v, ends), by_vector);
                 for row in first..(first + rows).min(MR) {
-                    let y = t.output.wrapping_add((top + row) * t.stride);
                     let half = if (row - first) * NV < 2 {
                         _mm256_castsi256_si128(codes)
                     } else {
@@ -245,6 +245,7 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
                         (1, 8) => _mm_storel_epi64(y.cast(), half),
                         (_, n) => store_first(y, n, _mm256_castsi128_si256(half)),
                     }
+                    y = y.wrapping_add(t.stride);
                 }
             }
             return;

@@ -176,39 +176,18 @@ pub(super) fn below(n: usize) -> u64 {
 /// The contract of [`TileFn`](crate::micro::TileFn).
 #[inline(always)]
 pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: Store>(
-    mut acc: [[__m512i; NV]; MR],
+    acc: [[__m512i; NV]; MR],
     top: usize,
     t: &Tile<'_>,
 ) {
     // SAFETY: by this function's contract.
     unsafe {
         if STORE == CODES {
-            let ends = {
-                scale(&mut acc, t);
-                ends(t)
+            return if t.epilogue.bias.is_empty() {
+                finish_codes::<MR, NV, false>(acc, top, t)
+            } else {
+                finish_codes::<MR, NV, true>(acc, top, t)
             };
-            // Lane l of `narrow` to the front: vectors then follow each other, 16 bytes each.
-            let by_vector = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-            let (rows, mask) = (4 / NV, below(t.channels));
-            for first in (0..MR).step_by(rows) {
-                let mut v = [_mm512_setzero_si512(); 4];
-                for i in 0..4 {
-                    v[i] = acc[(first + i / NV).min(MR - 1)][i % NV];
-                }
-                let codes = _mm512_permutexvar_epi32(by_vector, narrow(v, ends));
-                for row in first..(first + rows).min(MR) {
-                    let y = t.output.wrapping_add((top + row) * t.stride);
-                    match (NV, row - first) {
-                        (2, 0) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes)),
-                        (2, _) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_extracti64x4_epi64::<1>(codes)),
-                        (_, 0) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_castsi512_si128(codes)),
-                        (_, 1) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<1>(codes)),
-                        (_, 2) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<2>(codes)),
-                        (_, _) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<3>(codes)),
-                    }
-                }
-            }
-            return;
         }
         for i in 0..MR {
             for j in 0..NV {
@@ -221,6 +200,56 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
                         _mm512_mask_storeu_epi32(y.cast(), mask, acc[i][j]);
                     }
                 }
+            }
+        }
+    }
+}
+
+/// R6, group by group of four vectors, whose narrowing overlaps with the scaling of the next. `BIAS`: R6 adds a float.
+///
+/// # Safety
+/// As [`finish_rows`].
+#[inline(always)]
+unsafe fn finish_codes<const MR: usize, const NV: usize, const BIAS: bool>(
+    acc: [[__m512i; NV]; MR],
+    top: usize,
+    t: &Tile<'_>,
+) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let e = t.epilogue;
+        let mut multiplier = [_mm512_setzero_ps(); NV];
+        for j in 0..NV {
+            multiplier[j] = _mm512_loadu_ps(e.multiplier.as_ptr().add(t.first + 16 * j));
+        }
+        let ends = ends(t);
+        // Lane l of `narrow` to the front: vectors then follow each other, 16 bytes each.
+        let by_vector = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let (rows, mask) = (4 / NV, below(t.channels));
+        let mut y = t.output.wrapping_add(top * t.stride);
+        for first in (0..MR).step_by(rows) {
+            let mut v = [_mm512_setzero_si512(); 4];
+            for i in 0..4 {
+                let j = i % NV;
+                let mut x = _mm512_cvtepi32_ps(acc[(first + i / NV).min(MR - 1)][j]);
+                if BIAS {
+                    let at = t.first + 16 * j;
+                    let bias = _mm512_loadu_ps(e.bias.as_ptr().add(at));
+                    x = _mm512_fmadd_ps(bias, _mm512_loadu_ps(e.reciprocal.as_ptr().add(at)), x);
+                }
+                v[i] = _mm512_cvtps_epi32(_mm512_mul_ps(x, multiplier[j]));
+            }
+            let codes = _mm512_permutexvar_epi32(by_vector, narrow(v, ends));
+            for row in first..(first + rows).min(MR) {
+                match (NV, row - first) {
+                    (2, 0) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes)),
+                    (2, _) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_extracti64x4_epi64::<1>(codes)),
+                    (_, 0) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_castsi512_si128(codes)),
+                    (_, 1) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<1>(codes)),
+                    (_, 2) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<2>(codes)),
+                    (_, _) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<3>(codes)),
+                }
+                y = y.wrapping_add(t.stride);
             }
         }
     }
