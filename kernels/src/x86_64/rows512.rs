@@ -52,16 +52,16 @@ pub(crate) const DEPTHWISE3: Microkernel = Microkernel {
     kind: Kind::DepthwiseRows(Window::Fixed { kernel: 3, blocks: 1, stride: 1 }),
     rows: WINDOW_ROWS,
     tile: |rows, vectors, signed, store| match rows {
-        WINDOW_ROWS => window_for::<3, 1, 1>(vectors, store),
+        WINDOW_ROWS => window_for::<3, 1>(vectors, store),
         _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
     },
     ..DEPTHWISE
 };
 pub(crate) const DEPTHWISE3_STRIDE2: Microkernel = Microkernel {
     name: "depthwise_rows_avx512_vnni_7x64_3x3_stride2",
-    kind: Kind::DepthwiseRows(Window::Fixed { kernel: 3, blocks: 1, stride: 2 }),
+    kind: Kind::DepthwiseRows(Window::Fixed { kernel: 2, blocks: 2, stride: 1 }),
     tile: |rows, vectors, signed, store| match rows {
-        WINDOW_ROWS => window_for::<3, 1, 2>(vectors, store),
+        WINDOW_ROWS => window_for::<2, 2>(vectors, store),
         _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
     },
     ..DEPTHWISE3
@@ -70,16 +70,16 @@ pub(crate) const DEPTHWISE5: Microkernel = Microkernel {
     name: "depthwise_rows_avx512_vnni_7x64_5x5",
     kind: Kind::DepthwiseRows(Window::Fixed { kernel: 5, blocks: 2, stride: 1 }),
     tile: |rows, vectors, signed, store| match rows {
-        WINDOW_ROWS => window_for::<5, 2, 1>(vectors, store),
+        WINDOW_ROWS => window_for::<5, 2>(vectors, store),
         _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
     },
     ..DEPTHWISE3
 };
 pub(crate) const DEPTHWISE5_STRIDE2: Microkernel = Microkernel {
     name: "depthwise_rows_avx512_vnni_7x64_5x5_stride2",
-    kind: Kind::DepthwiseRows(Window::Fixed { kernel: 5, blocks: 2, stride: 2 }),
+    kind: Kind::DepthwiseRows(Window::Fixed { kernel: 3, blocks: 3, stride: 1 }),
     tile: |rows, vectors, signed, store| match rows {
-        WINDOW_ROWS => window_for::<5, 2, 2>(vectors, store),
+        WINDOW_ROWS => window_for::<3, 3>(vectors, store),
         _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
     },
     ..DEPTHWISE3
@@ -176,17 +176,17 @@ fn depthwise_table<const FOLD: usize>(store: Store) -> &'static [TileFn; ROWS] {
     }
 }
 
-fn window_for<const KERNEL: usize, const BLOCKS: usize, const STRIDE: usize>(vectors: usize, store: Store) -> TileFn {
+fn window_for<const KERNEL: usize, const BLOCKS: usize>(vectors: usize, store: Store) -> TileFn {
     match (vectors, store) {
-        (4, CODES) => window::<KERNEL, BLOCKS, STRIDE, 1, CODES>,
-        (2, CODES) => window::<KERNEL, BLOCKS, STRIDE, 2, CODES>,
-        (_, CODES) => window::<KERNEL, BLOCKS, STRIDE, 4, CODES>,
-        (4, REALS) => window::<KERNEL, BLOCKS, STRIDE, 1, REALS>,
-        (2, REALS) => window::<KERNEL, BLOCKS, STRIDE, 2, REALS>,
-        (_, REALS) => window::<KERNEL, BLOCKS, STRIDE, 4, REALS>,
-        (4, _) => window::<KERNEL, BLOCKS, STRIDE, 1, ACCUMULATORS>,
-        (2, _) => window::<KERNEL, BLOCKS, STRIDE, 2, ACCUMULATORS>,
-        (_, _) => window::<KERNEL, BLOCKS, STRIDE, 4, ACCUMULATORS>,
+        (4, CODES) => window::<KERNEL, BLOCKS, 1, CODES>,
+        (2, CODES) => window::<KERNEL, BLOCKS, 2, CODES>,
+        (_, CODES) => window::<KERNEL, BLOCKS, 4, CODES>,
+        (4, REALS) => window::<KERNEL, BLOCKS, 1, REALS>,
+        (2, REALS) => window::<KERNEL, BLOCKS, 2, REALS>,
+        (_, REALS) => window::<KERNEL, BLOCKS, 4, REALS>,
+        (4, _) => window::<KERNEL, BLOCKS, 1, ACCUMULATORS>,
+        (2, _) => window::<KERNEL, BLOCKS, 2, ACCUMULATORS>,
+        (_, _) => window::<KERNEL, BLOCKS, 4, ACCUMULATORS>,
     }
 }
 
@@ -232,7 +232,7 @@ unsafe fn stage_quads<const FOLD: usize, const SIGNED: bool>(s: &Stage<'_>) {
         for (i, &source) in rows.iter().enumerate() {
             sources[i / FOLD][i % FOLD] = source;
         }
-        let mut to = s.to.wrapping_add(256 * block);
+        let mut to = s.to.wrapping_add(block * s.block);
         for at in 0..s.count {
             let mut x = [_mm512_setzero_si512(); 4];
             for i in 0..4 {
@@ -256,10 +256,10 @@ unsafe fn stage_quads<const FOLD: usize, const SIGNED: bool>(s: &Stage<'_>) {
                 x[i] = unsigned::<SIGNED>(codes);
             }
             for (v, quads) in interleave(x).into_iter().enumerate() {
-                // SAFETY: a column holds 256 bytes a block.
+                // SAFETY: a block holds 256 bytes a column.
                 unsafe { _mm512_storeu_si512(to.wrapping_add(64 * v).cast(), quads) };
             }
-            to = to.wrapping_add(s.column);
+            to = to.wrapping_add(256);
         }
     }
 }
@@ -272,8 +272,8 @@ unsafe fn stage_quads<const FOLD: usize, const SIGNED: bool>(s: &Stage<'_>) {
 unsafe fn stage_codes<const SIGNED: bool>(s: &Stage<'_>) {
     for (block, &source) in s.sources.iter().enumerate() {
         for at in 0..s.count {
-            let to = s.to.wrapping_add(at * s.column + 64 * block);
-            // SAFETY: 64 bytes are readable in each column of a source, a staged column holds 64 bytes a row.
+            let to = s.to.wrapping_add(block * s.block + 64 * at);
+            // SAFETY: 64 bytes are readable in each column of a source, a block holds 64 bytes a column.
             unsafe {
                 let codes = _mm512_loadu_si512(source.wrapping_add(at * s.pitch).cast());
                 _mm512_storeu_si512(to.cast(), unsigned::<SIGNED>(codes));
@@ -339,7 +339,6 @@ unsafe fn depthwise_tiles<const MR: usize, const FOLD: usize, const STORE: Store
 unsafe fn window<
     const KERNEL: usize,
     const BLOCKS: usize,
-    const STRIDE: usize,
     const FOLD: usize,
     const STORE: Store,
 >(
@@ -348,9 +347,9 @@ unsafe fn window<
     // SAFETY: passed on.
     unsafe {
         if STORE == CODES && !t.epilogue.bias.is_empty() {
-            window_tiles::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, true>(t);
+            window_tiles::<KERNEL, BLOCKS, FOLD, STORE, true>(t);
         } else {
-            window_tiles::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, false>(t);
+            window_tiles::<KERNEL, BLOCKS, FOLD, STORE, false>(t);
         }
     }
 }
@@ -361,7 +360,6 @@ unsafe fn window<
 unsafe fn window_tiles<
     const KERNEL: usize,
     const BLOCKS: usize,
-    const STRIDE: usize,
     const FOLD: usize,
     const STORE: Store,
     const BIAS: bool,
@@ -376,22 +374,23 @@ unsafe fn window_tiles<
         // SAFETY: the columns of `count` pixels follow the one that the first pointer of the table points to; the
         // panel holds four vectors for every column and block of the window.
         unsafe {
-            let x = (*t.rows).add(pixel * STRIDE * BLOCKS * 256);
+            let staged = (*t.rows).add(pixel * 256);
+            let x = staged.add(t.channel);
             let (initial, step) = if t.epilogue.weight_zero_point.is_empty() {
                 (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
             } else {
-                let mut rows = [x; 5 * MR];
+                let mut rows = [staged; 5 * MR];
                 for (at, row) in rows[..KERNEL * MR].iter_mut().enumerate() {
-                    *row = x.add((at % MR * STRIDE + at / MR) * BLOCKS * 256);
+                    *row = staged.add((at % MR + at / MR) * 256);
                 }
                 depthwise_corrected::<MR>(rows.as_ptr(), t, &mut corrected);
                 (corrected.as_ptr().cast(), 4)
             };
             let words = [
-                window_vector::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, BIAS, 0>(x, initial, step, t),
-                window_vector::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, BIAS, 1>(x, initial, step, t),
-                window_vector::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, BIAS, 2>(x, initial, step, t),
-                window_vector::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, BIAS, 3>(x, initial, step, t),
+                window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 0>(x, initial, step, t),
+                window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 1>(x, initial, step, t),
+                window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, initial, step, t),
+                window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, initial, step, t),
             ];
             let mut pixels = [[_mm512_setzero_si512(); 4]; MR];
             for i in 0..MR {
@@ -415,7 +414,6 @@ unsafe fn window_tiles<
 unsafe fn window_vector<
     const KERNEL: usize,
     const BLOCKS: usize,
-    const STRIDE: usize,
     const FOLD: usize,
     const STORE: Store,
     const BIAS: bool,
@@ -441,7 +439,7 @@ unsafe fn window_vector<
         for i in 0..WINDOW_ROWS {
             for k in 0..KERNEL {
                 for b in 0..BLOCKS {
-                    let codes = _mm512_loadu_si512(x.add(((i * STRIDE + k) * BLOCKS + b) * 256 + 64 * V).cast());
+                    let codes = _mm512_loadu_si512(x.add(b * t.block + (i + k) * 256 + 64 * V).cast());
                     let weights = _mm512_loadu_si512(t.weights.add(((k * BLOCKS + b) * 4 + V) * 64).cast());
                     acc[i] = _mm512_dpbusd_epi32(acc[i], codes, weights);
                 }
@@ -490,19 +488,19 @@ unsafe fn columns<const MR: usize, const WEIGHTED: bool>(
         let mut x = [core::ptr::null::<u8>(); MR];
         for i in 0..MR {
             // SAFETY: the table holds runs × MR pointers.
-            x[i] = unsafe { *rows.add(run * MR + i) };
+            x[i] = unsafe { *rows.add(run * MR + i) }.wrapping_add(t.channel);
         }
         for block in 0..t.quads {
             let mut weights = [_mm512_setzero_si512(); 4];
             for v in 0..4 {
-                let from = if WEIGHTED { w.wrapping_add(64 * v) } else { ones.wrapping_add(64 * block) };
-                // SAFETY: the panel holds four vectors for every run and block, then one of ones for every block.
+                let from = if WEIGHTED { w.wrapping_add(64 * v) } else { ones.wrapping_add(64 * (run * t.quads + block)) };
+                // SAFETY: the panel holds four vectors for every run and block, then one of ones.
                 weights[v] = unsafe { _mm512_loadu_si512(from.cast()) };
             }
             for i in 0..MR {
                 for v in 0..4 {
                     // SAFETY: a staged column holds four vectors a block.
-                    let codes = unsafe { _mm512_loadu_si512(x[i].add(256 * block + 64 * v).cast()) };
+                    let codes = unsafe { _mm512_loadu_si512(x[i].add(block * t.block + 64 * v).cast()) };
                     acc[i][v] = _mm512_dpbusd_epi32(acc[i][v], codes, weights[v]);
                 }
             }
@@ -726,14 +724,14 @@ unsafe fn grouped_window_tiles<const QUADS: usize, const STRIDE: usize, const ST
         // SAFETY: the columns of `count` pixels follow the one that the first pointer of the table points to; the
         // panel holds QUADS vectors for every column and row of the window.
         unsafe {
-            let staged = (*t.rows).add(pixel * STRIDE * t.column);
+            let staged = (*t.rows).add(pixel * STRIDE * 64);
             let x = staged.add(t.channel);
             let mut acc = [[_mm512_setzero_si512(); QUADS]; MR];
             for i in 0..MR {
                 for k in 0..3 {
-                    let column = x.add((i * STRIDE + k) * t.column);
+                    let column = x.add((i * STRIDE + k) * 64);
                     for row in 0..3 {
-                        let lane = _mm512_broadcast_i32x4(_mm_loadu_si128(column.add(64 * row).cast()));
+                        let lane = _mm512_broadcast_i32x4(_mm_loadu_si128(column.add(row * t.block).cast()));
                         for n in 0..QUADS {
                             let weights = _mm512_loadu_si512(t.weights.add(((k * 3 + row) * QUADS + n) * 64).cast());
                             acc[i][n] = _mm512_dpbusd_epi32(acc[i][n], lane, weights);
@@ -748,7 +746,7 @@ unsafe fn grouped_window_tiles<const QUADS: usize, const STRIDE: usize, const ST
             } else {
                 let mut rows = [staged; 3 * MR];
                 for (at, row) in rows.iter_mut().enumerate() {
-                    *row = staged.add((at % MR * STRIDE + at / MR) * t.column);
+                    *row = staged.add((at % MR * STRIDE + at / MR) * 64);
                 }
                 grouped_corrected::<MR, QUADS>(rows.as_ptr(), t, &mut corrected);
                 finish_pixels::<MR, QUADS, STRIDE, 1, STORE, BIAS>(acc, corrected.as_ptr().cast(), y, t);
@@ -811,8 +809,8 @@ unsafe fn codes<const MR: usize, const QUADS: usize, const WEIGHTED: bool>(
                 weights[n] = unsafe { _mm512_loadu_si512(w.wrapping_add(64 * n).cast()) };
             }
             for i in 0..MR {
-                // SAFETY: a staged column holds 64 bytes a row, of which `channel` left out a multiple of 16.
-                let lane = unsafe { _mm_loadu_si128(x[i].add(64 * row).cast()) };
+                // SAFETY: a block holds 64 bytes a column, of which `channel` left out a multiple of 16.
+                let lane = unsafe { _mm_loadu_si128(x[i].add(row * t.block).cast()) };
                 for n in 0..QUADS {
                     acc[i][n] = _mm512_dpbusd_epi32(acc[i][n], _mm512_broadcast_i32x4(lane), weights[n]);
                 }
