@@ -34,6 +34,8 @@ use qexact_reference::{Axis, Conv, Error, Layer};
 
 /// Staged bytes that leave room in the L1 cache for weights and outputs.
 const STAGED_BYTES: usize = 40 << 10;
+/// Blocks of columns that are staged in the time in which the driver gets from one call to the next.
+const CALL: usize = 8;
 /// Bytes of a register that hold the codes of one column.
 const LANE: usize = 16;
 
@@ -118,14 +120,19 @@ impl Rows {
             cell,
             shift_weights: 5 * taps * blocks * register,
         };
-        // The parts of a row for which least is staged twice, of those that fit.
+        // Each segment should fill a tile.
+        let segments = match kernel.kind {
+            Kind::DepthwiseRows(_) => segments(shape.out_channels, register).into_iter().max().unwrap_or(1),
+            _ => 1,
+        };
+        // Parts of rows for which least is staged twice, of those that fit.
         let (mut least, mut best) = (f64::INFINITY, (rows.band, rows.pixels));
-        for parts in 1..=output_width.div_ceil(kernel.rows) {
-            rows.pixels = output_width.div_ceil(parts).max(kernel.rows).min(output_width);
+        for parts in 1..=(output_width / (kernel.rows * segments)).max(1) {
+            rows.pixels = output_width.div_ceil(parts);
             let Some(more) = (STAGED_BYTES / rows.block_len()).checked_sub(blocks) else { continue };
             rows.band = ((more / step + 1) * shifts).min(output_height);
-            let staged = (rows.staged_blocks(rows.band) * rows.columns(rows.pixels)) as f64;
-            let cost = staged / (rows.band * rows.pixels) as f64;
+            let staged = rows.staged_blocks(rows.band) * rows.columns(rows.pixels);
+            let cost = (staged + CALL * (rows.band + 2)) as f64 / (rows.band * rows.pixels) as f64;
             if cost < least {
                 (least, best) = (cost, (rows.band, rows.pixels));
             }
@@ -259,6 +266,8 @@ struct Scratch<'s> {
     edge: &'s mut [u8],
     /// Offsets in the input of the rows of a band, for each code of a staged column.
     offsets: &'s mut [usize],
+    /// The same as pointers, or to the padding.
+    rows: &'s mut [*const u8],
 }
 
 impl<'s> Scratch<'s> {
@@ -274,6 +283,7 @@ impl<'s> Scratch<'s> {
             sources: memory.take(codes * MOST_SEGMENTS),
             edge: memory.take(codes * MOST_SEGMENTS * register),
             offsets: memory.take(codes),
+            rows: memory.take(codes),
         }
     }
 }
@@ -330,6 +340,9 @@ impl Driver<'_> {
         let depthwise = matches!(kernel.kind, Kind::DepthwiseRows(_));
         let register = 4 * kernel.lanes;
         self.offsets(rows, band, scratch.offsets);
+        for (row, &offset) in scratch.rows.iter_mut().zip(&*scratch.offsets) {
+            *row = if offset == PADDING { scratch.padding.as_ptr() } else { input[offset..].as_ptr() };
+        }
         let mut staged = None;
         for panel in &self.packed.weights.panels {
             let inside =
@@ -357,8 +370,11 @@ impl Driver<'_> {
             let width = if depthwise { panel.vectors * kernel.lanes } else { LANE };
             let direct = inside.start == panel.channel && self.packed.finish.is_none();
             let element = if self.packed.store == CODES { 1 } else { 4 };
-            let (weights, tiles) = (self.packed.weights.of_panel(panel, 0), tiles(kernel, length));
-            let functions = tiles.map(|(_, size)| (kernel.tile)(size.max(1), panel.vectors, self.signed, self.packed.store));
+            let weights = self.packed.weights.of_panel(panel, 0);
+            let tiles = tiles(kernel, length).map(|(count, size)| {
+                let function = || (kernel.tile)(size, panel.vectors, self.signed, self.packed.store);
+                (count, size, (count > 0).then(function))
+            });
             let mut tile = Tile {
                 rows: table.as_ptr(),
                 offsets: core::ptr::null(),
@@ -390,10 +406,8 @@ impl Driver<'_> {
                 tile.channel = group * rows.step * tile.block + (panel.channel - channel);
                 tile.weights = weights.wrapping_add(shift * rows.shift_weights);
                 let mut done = 0;
-                for ((count, size), function) in tiles.into_iter().zip(functions) {
-                    if count == 0 {
-                        continue;
-                    }
+                for (count, size, function) in tiles {
+                    let Some(function) = function else { continue };
                     tile.rows = table[done * rows.taps..].as_ptr();
                     tile.count = count;
                     tile.output = output.wrapping_add(done * tile.stride);
@@ -447,7 +461,7 @@ impl Driver<'_> {
         let begin = |segment: usize| (band.columns.start + segment * distance) * rows.stride;
         let left = width.padding[0];
         // Columns of the last row behind which a register may still be read from the input.
-        let last = scratch.offsets.iter().filter(|&&offset| offset != PADDING).max();
+        let last = scratch.offsets.iter().filter(|&&offset| offset != PADDING).max().copied();
         let readable = last.map_or(width.input, |last| match input.len().checked_sub(last + channel + bytes) {
             Some(rest) => (rest / rows.in_channels + 1).min(width.input),
             None => 0,
@@ -464,7 +478,6 @@ impl Driver<'_> {
         ];
         let padded = segments == 1 && held.padded == (begin(0)..count);
         held.padded = if segments == 1 { begin(0)..count } else { 0..0 };
-        let codes = rows.fold[0] * wide;
         let mut at = 0;
         while at < count {
             let side = padding.iter().find(|side| segments == 1 && side.contains(&at));
@@ -477,21 +490,29 @@ impl Driver<'_> {
                 at += run;
                 continue;
             }
-            let sources = &mut scratch.sources[..rows.staged_blocks(lines) * codes * segments];
-            for (code, sources) in sources.chunks_exact_mut(segments).enumerate() {
-                let offset = scratch.offsets[code];
-                for (segment, source) in sources.iter_mut().enumerate() {
-                    let x = ((begin(segment) + at) * wide + code % wide).wrapping_sub(left);
-                    if offset == PADDING || x >= width.input {
-                        *source = scratch.padding.as_ptr();
-                        continue;
-                    }
-                    let codes = &input[offset + channel + x * rows.in_channels..];
-                    *source = codes.as_ptr();
+            let codes = rows.staged_blocks(lines) * rows.fold[0] * wide;
+            let sources = &mut scratch.sources[..codes * segments];
+            for (segment, phase) in pairs(segments, wide) {
+                let x = ((begin(segment) + at) * wide + phase).wrapping_sub(left);
+                let places = (phase..codes).step_by(wide);
+                if x >= width.input {
+                    places.for_each(|code| sources[code * segments + segment] = scratch.padding.as_ptr());
+                    continue;
+                }
+                let at = x * rows.in_channels + channel;
+                for code in places.clone() {
+                    sources[code * segments + segment] = scratch.rows[code].wrapping_add(at);
+                }
+                if last.is_none_or(|last| last + at + bytes <= input.len()) {
+                    continue;
+                }
+                for code in places.filter(|&code| scratch.offsets[code] != PADDING) {
+                    let codes = &input[scratch.offsets[code] + at..];
                     if codes.len() < bytes {
-                        let edge = &mut scratch.edge[(code * segments + segment) * bytes..][..bytes];
+                        let place = code * segments + segment;
+                        let edge = &mut scratch.edge[place * bytes..][..bytes];
                         edge[..codes.len()].copy_from_slice(codes);
-                        *source = edge.as_ptr();
+                        sources[place] = edge.as_ptr();
                     }
                 }
             }
@@ -530,15 +551,10 @@ pub(super) fn depthwise_row_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Pane
     let (channels, width) = (layer.shape().out_channels, 4 * lanes);
     let (mut panels, mut order) = (Vec::new(), Order::new());
     let mut channel = 0;
-    while channel < channels {
-        let left = channels - channel;
-        let halves =
-            if left > width * 3 / 4 { 0 } else { (width / left.next_multiple_of(LANE).next_power_of_two()).ilog2() };
-        // Three quarters of a register: first a half, then a quarter.
-        let halves = if left > width / 2 && left <= width * 3 / 4 { 1 } else { halves };
-        let distinct = width >> halves;
-        let valid = left.min(distinct);
-        panels.push(Panel::new(order.len(), 4 >> halves, channel, valid, 0));
+    for segments in segments(channels, width) {
+        let distinct = width / segments;
+        let valid = (channels - channel).min(distinct);
+        panels.push(Panel::new(order.len(), 4 / segments, channel, valid, 0));
         order.extend((0..width).map(|position| {
             let (vector, lane) = (position / lanes, position % lanes);
             let in_register = LANE * (lane / 4) + 4 * vector + lane % 4;
@@ -547,6 +563,22 @@ pub(super) fn depthwise_row_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Pane
         channel += valid;
     }
     (panels, order)
+}
+
+/// Segments of each register, `width` codes, that channels are divided into: one, but for the last channels.
+fn segments(channels: usize, width: usize) -> Vec<usize> {
+    let (mut segments, mut left) = (Vec::new(), channels);
+    while left > 0 {
+        let count = match left {
+            _ if left > width * 3 / 4 => 1,
+            // Three quarters of a register: first a half, then a quarter.
+            _ if left > width / 2 => 2,
+            _ => width / left.next_multiple_of(LANE).next_power_of_two(),
+        };
+        segments.push(count);
+        left = left.saturating_sub(width / count);
+    }
+    segments
 }
 
 /// Panels for a grouped row kernel: 16 channels each, in their own order.

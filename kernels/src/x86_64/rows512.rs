@@ -336,14 +336,7 @@ unsafe fn depthwise_tiles<const MR: usize, const FOLD: usize, const STORE: Store
 /// # Safety
 /// The contract of [`TileFn`], for `count` ≥ `WINDOW_ROWS` pixels whose columns follow each other.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn window<
-    const KERNEL: usize,
-    const BLOCKS: usize,
-    const FOLD: usize,
-    const STORE: Store,
->(
-    t: &Tile<'_>,
-) {
+unsafe fn window<const KERNEL: usize, const BLOCKS: usize, const FOLD: usize, const STORE: Store>(t: &Tile<'_>) {
     // SAFETY: passed on.
     unsafe {
         if STORE == CODES && !t.epilogue.bias.is_empty() {
@@ -386,21 +379,30 @@ unsafe fn window_tiles<
                 depthwise_corrected::<MR>(rows.as_ptr(), t, &mut corrected);
                 (corrected.as_ptr().cast(), 4)
             };
-            let words = [
-                window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 0>(x, initial, step, t),
-                window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 1>(x, initial, step, t),
-                window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, initial, step, t),
-                window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, initial, step, t),
-            ];
+            let v0 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 0>(x, initial, step, t);
+            let v1 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 1>(x, initial, step, t);
+            if STORE == CODES {
+                // Narrowed by halves, finished vectors fit into registers next to the ones in work.
+                let ends = epilogue::ends(t);
+                let mut low = [_mm512_setzero_si512(); MR];
+                for i in 0..MR {
+                    low[i] = epilogue::narrow_half([v0[i], v1[i]], ends);
+                }
+                let v2 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, initial, step, t);
+                let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, initial, step, t);
+                for i in 0..MR {
+                    let high = epilogue::narrow_half([v2[i], v3[i]], ends);
+                    store_segments::<FOLD>(epilogue::narrow_words(low[i], high, ends), y.wrapping_add(i * t.stride), t);
+                }
+                continue;
+            }
+            let v2 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, initial, step, t);
+            let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, initial, step, t);
             let mut pixels = [[_mm512_setzero_si512(); 4]; MR];
             for i in 0..MR {
-                pixels[i] = [words[0][i], words[1][i], words[2][i], words[3][i]];
+                pixels[i] = [v0[i], v1[i], v2[i], v3[i]];
             }
-            if STORE == CODES {
-                store_scaled::<MR, FOLD>(pixels, y, t);
-            } else {
-                store_words::<MR, FOLD, STORE>(pixels, y, t);
-            }
+            store_words::<MR, FOLD, STORE>(pixels, y, t);
         }
     }
 }
@@ -427,14 +429,8 @@ unsafe fn window_vector<
     let mut acc = [_mm512_setzero_si512(); WINDOW_ROWS];
     // SAFETY: by this function's contract.
     unsafe {
-        let first = initial.add(V).read_unaligned();
         for i in 0..WINDOW_ROWS {
-            acc[i] = first;
-        }
-        if step != 0 {
-            for i in 1..WINDOW_ROWS {
-                acc[i] = initial.add(i * step + V).read_unaligned();
-            }
+            acc[i] = initial.add(i * step + V).read_unaligned();
         }
         for i in 0..WINDOW_ROWS {
             for k in 0..KERNEL {
@@ -493,7 +489,8 @@ unsafe fn columns<const MR: usize, const WEIGHTED: bool>(
         for block in 0..t.quads {
             let mut weights = [_mm512_setzero_si512(); 4];
             for v in 0..4 {
-                let from = if WEIGHTED { w.wrapping_add(64 * v) } else { ones.wrapping_add(64 * (run * t.quads + block)) };
+                let from =
+                    if WEIGHTED { w.wrapping_add(64 * v) } else { ones.wrapping_add(64 * (run * t.quads + block)) };
                 // SAFETY: the panel holds four vectors for every run and block, then one of ones.
                 weights[v] = unsafe { _mm512_loadu_si512(from.cast()) };
             }
@@ -540,36 +537,34 @@ unsafe fn store_codes<const MR: usize, const FOLD: usize, const BIAS: bool>(
             scaled[i][v] = vector[i];
         }
     }
-    // SAFETY: passed on.
-    unsafe { store_scaled::<MR, FOLD>(scaled, y, t) }
+    // SAFETY: passed on; the instruction set is this function's.
+    unsafe {
+        let ends = epilogue::ends(t);
+        for i in 0..MR {
+            store_segments::<FOLD>(epilogue::narrow(scaled[i], ends), y.wrapping_add(i * t.stride), t);
+        }
+    }
 }
 
-/// The rest of it.
+/// Stores a pixel of each segment.
 ///
 /// # Safety
 /// As [`store_codes`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn store_scaled<const MR: usize, const FOLD: usize>(scaled: [[__m512i; 4]; MR], y: *mut u8, t: &Tile<'_>) {
-    // SAFETY: the instruction set is this function's.
-    let (ends, mask) = (unsafe { epilogue::ends(t) }, epilogue::below(t.channels));
-    for i in 0..MR {
-        // SAFETY: likewise.
-        let codes = unsafe { epilogue::narrow(scaled[i], ends) };
-        let y = y.wrapping_add(i * t.stride);
-        // SAFETY: every segment's pixel is writable for `channels` channels, the mask leaves out what lies beyond.
-        unsafe {
-            match FOLD {
-                1 => _mm512_mask_storeu_epi8(y.cast(), mask, codes),
-                2 => {
-                    let second = _mm512_extracti64x4_epi64::<1>(codes);
-                    _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes));
-                    _mm256_mask_storeu_epi8(y.wrapping_add(t.segment).cast(), mask as u32, second);
-                }
-                _ => {
-                    for (f, lane) in lanes(codes).into_iter().enumerate() {
-                        _mm_mask_storeu_epi8(y.wrapping_add(f * t.segment).cast(), mask as u16, lane);
-                    }
+#[inline(always)]
+unsafe fn store_segments<const FOLD: usize>(codes: __m512i, y: *mut u8, t: &Tile<'_>) {
+    let mask = epilogue::below(t.channels);
+    // SAFETY: every segment's pixel is writable for `channels` channels, the mask leaves out what lies beyond.
+    unsafe {
+        match FOLD {
+            1 => _mm512_mask_storeu_epi8(y.cast(), mask, codes),
+            2 => {
+                let second = _mm512_extracti64x4_epi64::<1>(codes);
+                _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes));
+                _mm256_mask_storeu_epi8(y.wrapping_add(t.segment).cast(), mask as u32, second);
+            }
+            _ => {
+                for (f, lane) in lanes(codes).into_iter().enumerate() {
+                    _mm_mask_storeu_epi8(y.wrapping_add(f * t.segment).cast(), mask as u16, lane);
                 }
             }
         }

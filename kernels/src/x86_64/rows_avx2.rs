@@ -153,7 +153,8 @@ unsafe fn columns<const MR: usize, const FOLD: usize, const STORE: Store, const 
         }
         for block in 0..t.quads {
             for v in 0..4 {
-                let from = if WEIGHTED { w.wrapping_add(32 * v) } else { ones.wrapping_add(32 * (run * t.quads + block)) };
+                let from =
+                    if WEIGHTED { w.wrapping_add(32 * v) } else { ones.wrapping_add(32 * (run * t.quads + block)) };
                 // SAFETY: the panel holds four vectors for every run and block, then one of ones.
                 let weights = unsafe { _mm256_loadu_si256(from.cast()) };
                 for i in 0..MR {
