@@ -639,47 +639,38 @@ unsafe fn grouped_tiles<const MR: usize, const QUADS: usize, const STORE: Store,
         let y = t.output.wrapping_add(tile * MR * t.stride);
         // SAFETY: passed on; the initial values are a vector a pixel, or the same for all.
         unsafe {
-            let acc = in_order(codes::<MR, QUADS, true>(rows, t));
-            if t.epilogue.weight_zero_point.is_empty() {
-                let initial = t.epilogue.initial.as_ptr().add(t.first).cast();
-                finish_pixels::<MR, QUADS, 0, 0, STORE, BIAS>(acc, initial, y, t);
+            let (initial, step) = if t.epilogue.weight_zero_point.is_empty() {
+                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
             } else {
                 grouped_corrected::<MR, QUADS>(rows, t, &mut corrected);
-                finish_pixels::<MR, QUADS, 0, 1, STORE, BIAS>(acc, corrected.as_ptr().cast(), y, t);
-            }
+                (corrected.as_ptr().cast(), 1)
+            };
+            let acc = in_order(codes::<MR, QUADS, true>(rows, t));
+            finish_pixels::<MR, STORE, BIAS>(acc, initial, step, y, t);
         }
     }
 }
 
-/// Adds initial values, `STEP` vectors apart, and stores. `STRIDE` and `STEP` make every use a function of its own,
-/// which is then inlined: calls would pass accumulators through memory.
+/// Adds initial values, `step` vectors apart, and stores. Always inlined: a call would pass accumulators through
+/// memory.
 ///
 /// # Safety
 /// The contract of [`TileFn`], with `y` in place of the output.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn finish_pixels<
-    const MR: usize,
-    const QUADS: usize,
-    const STRIDE: usize,
-    const STEP: usize,
-    const STORE: Store,
-    const BIAS: bool,
->(
+#[inline(always)]
+unsafe fn finish_pixels<const MR: usize, const STORE: Store, const BIAS: bool>(
     mut acc: [__m512i; MR],
     initial: *const __m512i,
+    step: usize,
     y: *mut u8,
     t: &Tile<'_>,
 ) {
     // SAFETY: by this function's contract.
     unsafe {
-        let first = initial.read_unaligned();
         for i in 0..MR {
-            let initial = if STEP == 0 { first } else { initial.add(i * STEP).read_unaligned() };
-            acc[i] = _mm512_add_epi32(acc[i], initial);
+            acc[i] = _mm512_add_epi32(acc[i], initial.add(i * step).read_unaligned());
         }
         if STORE == CODES {
-            return store_pixels::<MR, QUADS, STRIDE, STEP, BIAS>(acc, y, t);
+            return store_pixels::<MR, BIAS>(acc, y, t);
         }
         let mask = epilogue::below(t.channels) as u16;
         for i in 0..MR {
@@ -721,6 +712,16 @@ unsafe fn grouped_window_tiles<const QUADS: usize, const STRIDE: usize, const ST
         unsafe {
             let staged = (*t.rows).add(pixel * STRIDE * 64);
             let x = staged.add(t.channel);
+            let (initial, step) = if t.epilogue.weight_zero_point.is_empty() {
+                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
+            } else {
+                let mut rows = [staged; 3 * MR];
+                for (at, row) in rows.iter_mut().enumerate() {
+                    *row = staged.add((at % MR * STRIDE + at / MR) * 64);
+                }
+                grouped_corrected::<MR, QUADS>(rows.as_ptr(), t, &mut corrected);
+                (corrected.as_ptr().cast(), 1)
+            };
             let mut acc = [[_mm512_setzero_si512(); QUADS]; MR];
             for i in 0..MR {
                 for k in 0..3 {
@@ -734,18 +735,7 @@ unsafe fn grouped_window_tiles<const QUADS: usize, const STRIDE: usize, const ST
                     }
                 }
             }
-            let acc = in_order(acc);
-            if t.epilogue.weight_zero_point.is_empty() {
-                let initial = t.epilogue.initial.as_ptr().add(t.first).cast();
-                finish_pixels::<MR, QUADS, STRIDE, 0, STORE, BIAS>(acc, initial, y, t);
-            } else {
-                let mut rows = [staged; 3 * MR];
-                for (at, row) in rows.iter_mut().enumerate() {
-                    *row = staged.add((at % MR * STRIDE + at / MR) * 64);
-                }
-                grouped_corrected::<MR, QUADS>(rows.as_ptr(), t, &mut corrected);
-                finish_pixels::<MR, QUADS, STRIDE, 1, STORE, BIAS>(acc, corrected.as_ptr().cast(), y, t);
-            }
+            finish_pixels::<MR, STORE, BIAS>(in_order(acc), initial, step, y, t);
         }
     }
 }
@@ -856,35 +846,24 @@ fn add_neighbours(a: __m512i, b: __m512i) -> __m512i {
 ///
 /// # Safety
 /// The contract of [`TileFn`], with `y` in place of the output.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn store_pixels<
-    const MR: usize,
-    const QUADS: usize,
-    const STRIDE: usize,
-    const STEP: usize,
-    const BIAS: bool,
->(
-    acc: [__m512i; MR],
-    y: *mut u8,
-    t: &Tile<'_>,
-) {
-    // SAFETY: the epilogue's vectors reach over the panel.
-    let scaled = unsafe { epilogue::scale_pixels::<MR, BIAS>(acc, t.first, t) };
-    // SAFETY: the instruction set is this function's.
-    let (ends, mask) = (unsafe { epilogue::ends(t) }, epilogue::below(t.channels) as u16);
-    // Lane l of four narrowed pixels to the front: pixels then follow each other, 16 bytes each.
-    let by_pixel = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    for top in (0..MR).step_by(4) {
-        let mut v = [_mm512_setzero_si512(); 4];
-        for i in 0..4 {
-            v[i] = scaled[(top + i).min(MR - 1)];
-        }
-        // SAFETY: likewise.
-        let codes = lanes(_mm512_permutexvar_epi32(by_pixel, unsafe { epilogue::narrow(v, ends) }));
-        for i in top..(top + 4).min(MR) {
-            // SAFETY: the pixel is writable for `channels` channels, the mask leaves out what lies beyond.
-            unsafe { _mm_mask_storeu_epi8(y.wrapping_add(i * t.stride).cast(), mask, codes[i - top]) };
+#[inline(always)]
+unsafe fn store_pixels<const MR: usize, const BIAS: bool>(acc: [__m512i; MR], y: *mut u8, t: &Tile<'_>) {
+    let mask = epilogue::below(t.channels) as u16;
+    // SAFETY: the caller's instruction set; the epilogue's vectors reach over the panel; every pixel is writable
+    // for `channels` channels, the mask leaves out what lies beyond.
+    unsafe {
+        let (scaled, ends) = (epilogue::scale_pixels::<MR, BIAS>(acc, t.first, t), epilogue::ends(t));
+        // Lane l of four narrowed pixels to the front: pixels then follow each other, 16 bytes each.
+        let by_pixel = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        for top in (0..MR).step_by(4) {
+            let mut v = [_mm512_setzero_si512(); 4];
+            for i in 0..4 {
+                v[i] = scaled[(top + i).min(MR - 1)];
+            }
+            let codes = lanes(_mm512_permutexvar_epi32(by_pixel, epilogue::narrow(v, ends)));
+            for i in top..(top + 4).min(MR) {
+                _mm_mask_storeu_epi8(y.wrapping_add(i * t.stride).cast(), mask, codes[i - top]);
+            }
         }
     }
 }
