@@ -125,11 +125,13 @@ impl Rows {
             Kind::DepthwiseRows(_) => segments(shape.out_channels, register).into_iter().max().unwrap_or(1),
             _ => 1,
         };
+        // Without blocks to share, the input's rows are better kept in the cache, for the next panel.
+        let bytes = if step < blocks { STAGED_BYTES } else { STAGED_BYTES / 2 };
         // Parts of rows for which least is staged twice, of those that fit.
         let (mut least, mut best) = (f64::INFINITY, (rows.band, rows.pixels));
         for parts in 1..=(output_width / (kernel.rows * segments)).max(1) {
             rows.pixels = output_width.div_ceil(parts);
-            let Some(more) = (STAGED_BYTES / rows.block_len()).checked_sub(blocks) else { continue };
+            let Some(more) = (bytes / rows.block_len()).checked_sub(blocks) else { continue };
             rows.band = ((more / step + 1) * shifts).min(output_height);
             let staged = rows.staged_blocks(rows.band) * rows.columns(rows.pixels);
             let cost = (staged + CALL * (rows.band + 2)) as f64 / (rows.band * rows.pixels) as f64;
