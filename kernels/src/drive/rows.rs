@@ -46,6 +46,7 @@ pub(super) struct Rows {
     output_height: usize,
     output_width: usize,
     in_channels: usize,
+    /// Rows and columns of codes that lie side by side.
     fold: [usize; 2],
     /// Output rows that share blocks, each with shifted weights of its own.
     shifts: usize,
