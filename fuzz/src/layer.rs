@@ -2,7 +2,7 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
-use qexact_reference::{Axis, CodeType, Conv};
+use qexact_reference::{Axis, CodeType, Conv, NarrowType};
 use qexact_verify::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, Kind, OtherForm, RuleForm, ZeroPoints};
 use qexact_verify::check::{self, Options};
 use qexact_verify::fill::Fill;
@@ -58,6 +58,7 @@ impl<'a> Arbitrary<'a> for Layer {
             shape,
             input,
             input_zero_point: u.int_in_range(input.lo()..=input.hi())?,
+            weight: if u.arbitrary()? { Some(*u.choose(&NarrowType::ALL)?) } else { None },
             weight_zero_points: *u.choose(&ZERO_POINTS)?,
             rule: rule(u)?,
             fill: *u.choose(&FILLS)?,

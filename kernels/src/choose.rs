@@ -3,8 +3,9 @@
 use crate::IsaName;
 use crate::gather::Runs;
 use crate::micro::{Kind, Microkernel, Window, fold};
+use crate::pack::WeightFormat;
 use core::fmt;
-use qexact_reference::{Axis, Conv};
+use qexact_reference::{Axis, Conv, NarrowType};
 
 /// Every microkernel there is. Plans choose from it and tests run through it.
 #[cfg(target_arch = "x86_64")]
@@ -21,6 +22,9 @@ static ALL: &[Microkernel] = &[
     crate::x86_64::rows_avx_vnni::GROUPED8,
     crate::x86_64::avx512_vnni::GEMM,
     crate::x86_64::avx512_vnni::DEPTHWISE,
+    crate::x86_64::fields512::GEMM4,
+    crate::x86_64::fields512::GEMM2,
+    crate::x86_64::fields512::GEMM1,
     crate::x86_64::rows512::DEPTHWISE,
     crate::x86_64::rows512::DEPTHWISE3,
     crate::x86_64::rows512::DEPTHWISE3_STRIDE2,
@@ -55,6 +59,18 @@ pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
     let kernel = kinds(shape).into_iter().find_map(|kind| find(isa, kind));
     let rows = shape.groups == 1 && shape.axes[2].dilation == 1;
     Choice { kernel, runs: if rows { Runs::KernelRows } else { Runs::Taps } }
+}
+
+/// The kernel for a shape whose weights are packed codes of 4 bits or less. Where an instruction set has none for them
+/// they are unpacked, once, for the ordinary one.
+pub fn choose_narrow(isa: IsaName, shape: &Conv, weight: NarrowType) -> Choice {
+    let ordinary = choose(isa, shape);
+    let bits = weight.bits();
+    let kernel = ALL.iter().find(|kernel| kernel.isa == isa && kernel.format == WeightFormat::Fields { bits });
+    // Binary weights have no 0 to fill up a quad with.
+    let serves = ordinary.kernel.is_some_and(|k| k.kind == Kind::Gemm)
+        && (bits > 1 || ordinary.runs.len(shape).is_multiple_of(4));
+    Choice { kernel: kernel.filter(|_| serves).or(ordinary.kernel), ..ordinary }
 }
 
 /// The kinds of kernels that serve a shape, best first.

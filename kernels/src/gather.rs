@@ -119,16 +119,23 @@ pub(crate) enum Runs {
     KernelRows,
 }
 
+impl Runs {
+    /// Codes of a run.
+    pub(crate) fn len(self, shape: &Conv) -> usize {
+        match self {
+            Runs::Taps => shape.group_inputs(),
+            Runs::KernelRows => shape.axes[2].kernel * shape.in_channels,
+        }
+    }
+}
+
 impl Gather {
     /// `copied` has the input copied whether there is padding or not, all padding included, with `slack` codes readable beyond every run.
     pub(crate) fn new(shape: &Conv, runs: Runs, element: Element, copied: bool, slack: usize) -> Result<Gather, Error> {
         let outputs = [shape.axes[0].output()?, shape.axes[1].output()?, shape.axes[2].output()?];
         let [depth, height, width] = shape.axes;
         let channels = shape.in_channels;
-        let run_len = match runs {
-            Runs::Taps => shape.group_inputs(),
-            Runs::KernelRows => width.kernel * channels,
-        };
+        let run_len = runs.len(shape);
         // Kernel rows follow each other in the order of weights only where the kernel has no depth.
         let by_rows = depth.kernel == 1 && !copied;
         let pieces = if by_rows { height.kernel } else { 1 };

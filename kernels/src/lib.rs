@@ -28,6 +28,9 @@
 //! A [`Plan`] never changes while it runs: threads share it, each with scratch memory of its own and any
 //! [`Region`](qexact_reference::Region) of the output.
 //!
+//! Weights of 4, 2 and 1 bits stay packed in memory where that is faster ([`Plan::from_packed`]); binary weights and
+//! activations are XORed and counted ([`BinaryLinear`]).
+//!
 //! Operators around layers (quantize, sums, pools, …) are in [`elementwise`], transposed convolutions in
 //! [`TransposedPlan`].
 //!
@@ -39,6 +42,7 @@
 
 extern crate alloc;
 
+mod binary;
 mod choose;
 mod drive;
 pub mod elementwise;
@@ -54,7 +58,8 @@ mod transposed;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub use choose::{Choice, choose};
+pub use binary::BinaryLinear;
+pub use choose::{Choice, choose, choose_narrow};
 pub use isa::{Isa, IsaError, IsaName};
 pub use plan::Plan;
 pub use qexact_reference as reference;

@@ -18,6 +18,9 @@ pub(crate) enum WeightFormat {
     BytePairs,
     /// i16 `[run][k / 2][w][2]`: the operand of a two-way dot product.
     Pairs,
+    /// Bytes of `8 / bits` weights `[run][k / (4 · 8 / bits)][w][4]`: field f, counted from the least significant bits,
+    /// is of the f-th quad. Fields are those of R43.
+    Fields { bits: usize },
 }
 
 impl WeightFormat {
@@ -26,13 +29,23 @@ impl WeightFormat {
         match self {
             WeightFormat::Quads => 4,
             WeightFormat::BytePairs | WeightFormat::Pairs => 2,
+            WeightFormat::Fields { bits } => 4 * 8 / bits,
         }
     }
 
+    /// Bytes of a weight, or of as many as share one.
     pub(crate) fn bytes(self) -> usize {
         match self {
-            WeightFormat::Quads | WeightFormat::BytePairs => 1,
+            WeightFormat::Quads | WeightFormat::BytePairs | WeightFormat::Fields { .. } => 1,
             WeightFormat::Pairs => 2,
+        }
+    }
+
+    /// Bytes of a channel's weights that are packed together.
+    fn group_bytes(self) -> usize {
+        match self {
+            WeightFormat::Fields { .. } => 4,
+            _ => self.depth() * self.bytes(),
         }
     }
 }
@@ -139,13 +152,12 @@ impl Weights {
     ) -> Weights {
         let depth = layer.shape().depth();
         debug_assert_eq!(runs * run_len, depth, "runs cover the products of an output");
-        let group = format.depth();
-        let groups = run_len.div_ceil(group);
+        let groups = run_len.div_ceil(format.depth());
         let mut bytes = 0;
         for panel in &mut panels {
             panel.offset = bytes;
             panel.runs = runs;
-            panel.run_bytes = groups * group * panel.vectors * lanes * format.bytes();
+            panel.run_bytes = groups * panel.vectors * lanes * format.group_bytes();
             bytes += (runs * panel.run_bytes).next_multiple_of(64);
         }
         let mut weights = Weights { lines: vec![Line([0; 64]); bytes / 64], panels };
@@ -160,6 +172,7 @@ impl Weights {
                 WeightFormat::Quads => interleave::<4, 1>(&rows, run_len, memory),
                 WeightFormat::BytePairs => interleave::<2, 1>(&rows, run_len, memory),
                 WeightFormat::Pairs => interleave::<2, 2>(&rows, run_len, memory),
+                WeightFormat::Fields { bits } => fields(&rows, run_len, bits, memory),
             }
         }
         weights
@@ -223,6 +236,25 @@ fn interleave<const GROUP: usize, const BYTES: usize>(rows: &[Option<&[i8]>], ru
                 for byte in 0..BYTES {
                     packed[i * BYTES + byte] = wide[byte];
                 }
+            }
+        }
+    }
+}
+
+/// Packs weights of 1 (−1 and 1), 2 or 4 bits as [`WeightFormat::Fields`]. What a run lacks of a whole quad meets codes that
+/// are not the layer's: it must be 0, or, of binary weights, must not be there.
+fn fields(rows: &[Option<&[i8]>], run_len: usize, bits: usize, packed: &mut [u8]) {
+    let depth = WeightFormat::Fields { bits }.depth();
+    let groups = run_len.div_ceil(depth);
+    debug_assert!(bits > 1 || run_len.is_multiple_of(4), "a quad that is not whole has no weights that are 0");
+    for (step, packed) in packed.chunks_exact_mut(rows.len() * 4).enumerate() {
+        let (run, k) = (step / groups, step % groups * depth);
+        let (from, count) = (run * run_len + k, depth.min(run_len - k));
+        for (row, packed) in rows.iter().zip(packed.chunks_exact_mut(4)) {
+            let Some(row) = row else { continue };
+            for (i, &weight) in row[from..from + count].iter().enumerate() {
+                let field = if bits == 1 { u8::from(weight < 0) } else { weight as u8 & ((1 << bits) - 1) };
+                packed[i % 4] |= field << (i / 4 * bits);
             }
         }
     }

@@ -1,13 +1,13 @@
 //! Plans: a layer made ready for one instruction set.
 
 use crate::Isa;
-use crate::choose::{Choice, choose};
+use crate::choose::{Choice, choose, choose_narrow};
 use crate::drive::{self, Packed};
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use qexact_reference::layer::{LayerParts, check_addend, check_call};
-use qexact_reference::{Addend, CodeType, Conv, Error, Input, Layer, Output, Region, Rule};
+use qexact_reference::{Addend, CodeType, Conv, Error, Input, Layer, Output, PackedCodes, Region, Rule};
 
 /// A layer with packed weights and a chosen kernel. Immutable while it runs: threads may share it.
 pub struct Plan {
@@ -37,8 +37,29 @@ impl Plan {
     /// # Errors
     /// Sizes that overflow. (A [`Layer`] is valid by construction.)
     pub fn new(layer: &Layer<'_>, isa: Isa) -> Result<Plan, Error> {
+        Plan::with(choose(isa.name(), layer.shape()), layer, isa)
+    }
+
+    /// A plan for packed weights of 4 bits or less: [`LayerParts::weight`] is not read, `weight` has an OHWI row for each
+    /// output channel. Where a kernel takes them apart as it goes they stay packed, see [`weight_bytes`](Plan::weight_bytes);
+    /// zero points of unsigned weights are such codes.
+    ///
+    /// # Errors
+    /// As [`Layer::new`]; weights that are not one row an output channel, zero points of unsigned ones that are no codes.
+    pub fn from_packed(parts: &LayerParts<'_>, weight: &PackedCodes, isa: Isa) -> Result<Plan, Error> {
+        let rows = parts.shape.out_channels;
+        if weight.rows() != rows {
+            let expected = alloc::format!("{rows} (one an output channel)");
+            return Err(Error::Extent { what: "rows of packed weights", got: weight.rows(), expected });
+        }
+        let (codes, zero_points) = weight.signed_weights(parts.weight_zero_point)?;
+        let layer = Layer::new(LayerParts { weight: &codes, weight_zero_point: &zero_points, ..*parts })?;
+        Plan::with(choose_narrow(isa.name(), layer.shape(), weight.codes()), &layer, isa)
+    }
+
+    /// Packs a layer for the kernel of a choice made for its shape and weights.
+    fn with(choice: Choice, layer: &Layer<'_>, isa: Isa) -> Result<Plan, Error> {
         let shape = *layer.shape();
-        let choice = choose(isa.name(), &shape);
         let path = match choice.kernel {
             Some(kernel) => Path::Packed(Box::new(Packed::new(layer, kernel, choice.runs)?)),
             None => Path::Portable {

@@ -68,6 +68,17 @@ pub enum Error {
         /// Largest value allowed.
         hi: i64,
     },
+    /// An element of a tensor is not one of the codes that its type allows.
+    Code {
+        /// Which tensor.
+        what: &'static str,
+        /// Which element.
+        index: usize,
+        /// Its value.
+        got: i64,
+        /// What it should have been.
+        expected: String,
+    },
     /// A real number from which no parameter can be computed.
     Number {
         /// Which number.
@@ -109,6 +120,7 @@ impl fmt::Display for Error {
             }
             Error::Ratio { what, got, expected } => write!(f, "{what} is {got}, expected {expected}"),
             Error::OutOfRange { what, got, lo, hi } => write!(f, "{what} is {got}, expected a value in {lo}..={hi}"),
+            Error::Code { what, index, got, expected } => write!(f, "{what} {index} is {got}, expected {expected}"),
             Error::Number { what, got, expected } => write!(f, "{what} is {got}, expected {expected}"),
             Error::ElementType { what, got, expected } => write!(f, "{what} holds {got}, expected {expected}"),
             Error::Parse { text, expected } => write!(f, "`{text}` is not {expected}"),

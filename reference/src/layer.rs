@@ -120,8 +120,8 @@ impl<'a> Layer<'a> {
         Ok(Region { rows: 0..rows, channels: 0..self.shape.out_channels })
     }
 
-    /// Checks a call: the input holds whole images of the right type, the region lies inside the
-    /// output, the output slice holds it exactly. Returns the number of images.
+    /// Checks a call: the input holds whole images of the right type and, of those that the region's rows see,
+    /// no codes but those of a narrower type; the region lies inside the output, the output slice holds it exactly. Returns the number of images.
     ///
     /// # Errors
     /// Each violation, by name.
@@ -247,6 +247,9 @@ pub fn check_call(
         }
     }
     expect_len("output", output.len(), region.len())?;
+    // The images that the region's rows see.
+    let images = region.rows.start / shape.pixels()..region.rows.end.div_ceil(shape.pixels());
+    input.check_codes(input_type, images.start * image..images.end * image)?;
     Ok(batch)
 }
 

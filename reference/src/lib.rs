@@ -27,6 +27,7 @@
 //! | [`dynamic`] | R31: scale and zero point from data |
 //! | [`movement`] | R40, R41: padding, permutations, shuffles, splits, nearest neighbours |
 //! | [`transposed`] | R42: transposed convolutions |
+//! | [`narrow`] | R43 packed codes, R44 products of binary codes |
 //! | [`observer`] | R32–R39 scales, zero points and codes from float weights and ranges |
 //!
 //! Layouts: activations are N, spatial axes, C (NHWC); weights are O, kernel axes, I (OHWI).
@@ -52,6 +53,7 @@ pub mod layout;
 pub mod mean;
 pub mod movement;
 pub mod mul;
+pub mod narrow;
 pub mod observer;
 mod operand;
 pub mod pool;
@@ -67,6 +69,7 @@ pub mod transposed;
 
 pub use error::Error;
 pub use layer::{Layer, Region};
+pub use narrow::{NarrowType, PackedCodes};
 pub use operand::{Addend, Code, Input, Output};
 pub use quantization::{CodeType, Quantization};
 pub use requantize::Rule;

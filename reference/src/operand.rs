@@ -1,6 +1,7 @@
 //! Typed views of a caller's buffers.
 
-use crate::Error;
+use crate::{CodeType, Error};
+use core::ops::Range;
 
 /// An 8-bit code: `u8` or `i8`.
 pub trait Code: Copy + Into<i32> + Into<i16> + Ord + Send + Sync + 'static {
@@ -54,6 +55,32 @@ impl Input<'_> {
         match self {
             Input::U8(_) => "u8",
             Input::I8(_) => "i8",
+        }
+    }
+
+    /// Checks that elements are codes of a type. Types of 8 bits take no time.
+    ///
+    /// # Errors
+    /// [`Error::Code`] for the first that is none.
+    ///
+    /// # Panics
+    /// If the range lies outside.
+    pub fn check_codes(&self, codes: CodeType, range: Range<usize>) -> Result<(), Error> {
+        fn check<X: Code>(x: &[X], first: usize, codes: CodeType) -> Result<(), Error> {
+            let is_code = |x: X| (codes.lo()..=codes.hi()).contains(&x.into());
+            // Without a way out of the loop, so that it is one of vectors.
+            if x.iter().fold(true, |all, &x| all & is_code(x)) {
+                return Ok(());
+            }
+            let expected = alloc::format!("a value in {}..={}", codes.lo(), codes.hi());
+            let found = x.iter().position(|&x| !is_code(x)).unwrap_or(0);
+            let got: i32 = x[found].into();
+            Err(Error::Code { what: "input", index: first + found, got: got.into(), expected })
+        }
+        match self {
+            _ if codes.bits() == 8 => Ok(()),
+            Input::U8(x) => check(&x[range.clone()], range.start, codes),
+            Input::I8(x) => check(&x[range.clone()], range.start, codes),
         }
     }
 }

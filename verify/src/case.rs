@@ -13,8 +13,9 @@
 //! | part | values | if missing |
 //! |---|---|---|
 //! | shape | `conv …`, `linear …`, see [`qexact_reference::shape`] | |
-//! | `x` | input codes: `u8`, `i8` | `u8` |
+//! | `x` | input codes: `u8`, `i8`, or of 2 to 7 bits: `u2`, `i2`, … | `u8` |
 //! | `zx` | input zero point | middle of the range |
+//! | `w` | weight codes: `i8`, or packed ones: `i4`, `u4`, `i2`, `u2`, `ternary`, `binary` | `i8` |
 //! | `zw` | weight zero points: `0`, `one` (for all), one a `channel` | `0` |
 //! | `rule` | `f32_mul:BIAS:MULTIPLIER:OUTPUT:CLAMP:OVERFLOW` with BIAS `none`, `i32`, `addend`, `fused`; MULTIPLIER `one`, `channel`; OUTPUT `u8`, `i8`; CLAMP `full`, `relu`, `LO..HI`; OVERFLOW `convert`, `clamp_first` | `f32_mul:addend:channel:u8:full:convert` |
 //! | | `f32_out:SCALE:BIAS:SUM:CLAMP` with SCALE `one`, `channel`; BIAS `none`, `bias`; SUM `fused`, `unfused`; CLAMP `full`, `relu` | |
@@ -30,7 +31,7 @@
 use crate::fill::Fill;
 use qexact_kernels::IsaName;
 use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
-use qexact_reference::{Axis, CodeType, Conv, Linear};
+use qexact_reference::{Axis, CodeType, Conv, Linear, NarrowType};
 use std::fmt;
 use std::str::FromStr;
 
@@ -39,10 +40,12 @@ use std::str::FromStr;
 pub struct Case {
     /// Geometry, batch included.
     pub shape: Conv,
-    /// The input's codes: [`CodeType::U8`] or [`CodeType::I8`].
+    /// The input's codes, of at least 2 bits.
     pub input: CodeType,
     /// The code of zero in the input.
     pub input_zero_point: i32,
+    /// The weights' codes where they are packed ([`Plan::from_packed`](qexact_kernels::Plan::from_packed)), else i8.
+    pub weight: Option<NarrowType>,
     /// Which weight zero points there are.
     pub weight_zero_points: ZeroPoints,
     /// What becomes of the accumulators.
@@ -191,6 +194,15 @@ type Result<T> = std::result::Result<T, CaseError>;
 type Names<T> = &'static [(&'static str, T)];
 
 const CODES: Names<CodeType> = &[("u8", CodeType::U8), ("i8", CodeType::I8)];
+const WEIGHTS: Names<Option<NarrowType>> = &[
+    ("i8", None),
+    ("i4", Some(NarrowType::I4)),
+    ("u4", Some(NarrowType::U4)),
+    ("i2", Some(NarrowType::I2)),
+    ("u2", Some(NarrowType::U2)),
+    ("ternary", Some(NarrowType::Ternary)),
+    ("binary", Some(NarrowType::Binary)),
+];
 const ZERO_POINTS: Names<ZeroPoints> =
     &[("0", ZeroPoints::Zero), ("one", ZeroPoints::One), ("channel", ZeroPoints::PerChannel)];
 const BIASES: Names<BiasForm> =
@@ -218,7 +230,7 @@ const FILLS: Names<Fill> = &[
     ("ties", Fill::Ties),
     ("overflow", Fill::Overflow),
 ];
-const KEYS: [&str; 7] = ["x", "zx", "zw", "rule", "fill", "seed", "isa"];
+const KEYS: [&str; 8] = ["x", "zx", "w", "zw", "rule", "fill", "seed", "isa"];
 
 fn name<T: Copy + PartialEq>(names: Names<T>, value: T) -> &'static str {
     names.iter().find(|(_, v)| *v == value).map_or("?", |(name, _)| name)
@@ -230,6 +242,13 @@ fn one_of<T: Copy>(part: &'static str, text: &str, names: Names<T>) -> Result<T>
         format!("one of {}", list.join(", "))
     };
     names.iter().find(|(name, _)| *name == text).map(|(_, v)| *v).ok_or_else(|| unexpected(part, text, expected()))
+}
+
+/// Codes of an input: `u` or `i`, and bits.
+fn input_codes(text: &str) -> Result<CodeType> {
+    let known = (2..=8).flat_map(|bits| [false, true].map(|signed| CodeType::new(bits, signed)));
+    let found = known.flatten().find(|codes| codes.to_string() == text);
+    found.ok_or_else(|| unexpected("x (input codes)", text, "one of u2 to u8, i2 to i8"))
 }
 
 fn number<T: FromStr>(part: &'static str, text: &str, expected: &str) -> Result<T> {
@@ -246,7 +265,8 @@ impl fmt::Display for Case {
             Some(linear) => write!(f, "{linear}")?,
             None => write!(f, "{}", self.shape)?,
         }
-        write!(f, " x={} zx={}", name(CODES, self.input), self.input_zero_point)?;
+        write!(f, " x={} zx={}", self.input, self.input_zero_point)?;
+        self.weight.map_or(Ok(()), |weight| write!(f, " w={weight}"))?;
         write!(f, " zw={} rule={}", name(ZERO_POINTS, self.weight_zero_points), self.rule)?;
         write!(f, " fill={} seed={}", name(FILLS, self.fill), self.seed)?;
         self.isa.map_or(Ok(()), |isa| write!(f, " isa={isa}"))
@@ -280,16 +300,17 @@ impl FromStr for Case {
                 return Err(CaseError::Twice(KEYS[at]));
             }
         }
-        let [x, zx, zw, rule, fill, seed, isa] = values;
+        let [x, zx, w, zw, rule, fill, seed, isa] = values;
         let named = |isa: &str| isa.parse().map_err(|_| unexpected("isa", isa, names_of_isas()));
-        let input = one_of("x (input codes)", x.unwrap_or("u8"), CODES)?;
-        let middle = if input.is_signed() { "0" } else { "128" };
-        let input_zero_point = number("zx (input zero point)", zx.unwrap_or(middle), "an integer")?;
+        let input = input_codes(x.unwrap_or("u8"))?;
+        let middle = (input.lo() + input.hi() + 1) / 2;
+        let input_zero_point = zx.map_or(Ok(middle), |zx| number("zx (input zero point)", zx, "an integer"))?;
         input.check("zx (input zero point)", input_zero_point)?;
         Ok(Case {
             shape,
             input,
             input_zero_point,
+            weight: one_of("w (weight codes)", w.unwrap_or("i8"), WEIGHTS)?,
             weight_zero_points: one_of("zw (weight zero points)", zw.unwrap_or("0"), ZERO_POINTS)?,
             rule: rule.unwrap_or("f32_mul:addend:channel:u8:full:convert").parse()?,
             fill: one_of("fill", fill.unwrap_or("full"), FILLS)?,

@@ -7,7 +7,7 @@ use crate::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, Kind, OtherForm
 use qexact_reference::requantize::{
     Bias, Codes, F32Mul, F32Out, F32Real, F64, FixedPoint, Pow2, Q31Double, Q31Single, RealOutput, Sum,
 };
-use qexact_reference::{CodeType, Error, Rule};
+use qexact_reference::{CodeType, Error, NarrowType, Rule};
 
 /// The kind of data that a case runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,14 +84,19 @@ impl Random {
     }
 }
 
-/// One code of a fill; `at` counts codes.
-fn code(r: &mut Random, fill: Fill, codes: CodeType, zero_point: i32, at: usize) -> i32 {
+/// One code of a fill from `lo..=hi`; `at` counts codes.
+fn code(r: &mut Random, fill: Fill, [lo, hi]: [i32; 2], zero_point: i32, at: usize) -> i32 {
     match fill {
-        Fill::Full | Fill::Overflow => r.between(codes.lo(), codes.hi()),
-        Fill::Extremes => r.choose(&[codes.lo(), codes.hi(), zero_point]),
-        Fill::Cycle => codes.lo() + (at % 251) as i32,
-        Fill::Ties => (zero_point + r.between(-1, 2)).clamp(codes.lo(), codes.hi()),
+        Fill::Full | Fill::Overflow => r.between(lo, hi),
+        Fill::Extremes => r.choose(&[lo, hi, zero_point]),
+        Fill::Cycle => lo + (at % 251) as i32 % (hi - lo + 1),
+        Fill::Ties => (zero_point + r.between(-1, 2)).clamp(lo, hi),
     }
+}
+
+/// The smallest and the largest code of the weights.
+fn weight_range(case: &Case) -> [i32; 2] {
+    case.weight.map_or([-128, 127], |codes| [codes.lo().into(), codes.hi().into()])
 }
 
 /// The input's codes, as bytes.
@@ -99,14 +104,15 @@ pub fn input(case: &Case) -> Vec<u8> {
     let mut r = Random::of(case, Stream::Input);
     let start = r.below(251);
     (0..case.shape.batch * case.shape.image_len())
-        .map(|at| code(&mut r, case.fill, case.input, case.input_zero_point, start + at) as u8)
+        .map(|at| code(&mut r, case.fill, [case.input.lo(), case.input.hi()], case.input_zero_point, start + at) as u8)
         .collect()
 }
 
 /// The weights' zero points: one, or one an output channel.
 pub fn weight_zero_points(case: &Case) -> Vec<i32> {
     let mut r = Random::of(case, Stream::ZeroPoints);
-    let mut zero_point = || if r.once_in(2) { r.choose(&[-128, 127]) } else { r.between(-128, 127) };
+    let [lo, hi] = weight_range(case);
+    let mut zero_point = || if r.once_in(2) { r.choose(&[lo, hi]) } else { r.between(lo, hi) };
     match case.weight_zero_points {
         ZeroPoints::Zero => vec![0],
         ZeroPoints::One => vec![zero_point()],
@@ -120,7 +126,10 @@ pub fn weight(case: &Case, zero_points: &[i32]) -> Vec<i8> {
     let (start, depth) = (r.below(251), case.shape.depth());
     let zero_point = |at: usize| zero_points[if zero_points.len() == 1 { 0 } else { at / depth }];
     (0..case.shape.weight_len())
-        .map(|at| code(&mut r, case.fill, CodeType::I8, zero_point(at), start + at) as i8)
+        .map(|at| match code(&mut r, case.fill, weight_range(case), zero_point(at), start + at) as i8 {
+            0 if case.weight == Some(NarrowType::Binary) => 1,
+            code => code,
+        })
         .collect()
 }
 

@@ -46,6 +46,8 @@ fn what_a_line_leaves_out_has_a_value() {
     assert_eq!(case.to_string(), line);
     let case: Case = "conv ic4oc8ih1kh1 x=i8".parse().unwrap();
     assert!(case.to_string().starts_with("linear m1k4n8 x=i8 zx=0 "), "a pixel is a row: {case}");
+    let case: Case = "linear m1k4n8 x=u3 w=ternary".parse().unwrap();
+    assert!(case.to_string().starts_with("linear m1k4n8 x=u3 zx=4 w=ternary zw=0 "), "{case}");
 }
 
 #[test]
@@ -54,8 +56,10 @@ fn nonsense_is_refused_with_the_reason() {
                  KIND:MULTIPLIER:BIAS:OUTPUT:CLAMP with KIND one of f32_real, q31_double_away, q31_double_up, \
                  q31_single, f64_even_before, f64_away_after, pow2_even, pow2_away, pow2_up, or accumulator";
     for (rest, reason) in [
-        ("x=u9", "x (input codes) is `u9`, expected one of u8, i8".into()),
-        ("x", "x (input codes) is ``, expected one of u8, i8".into()),
+        ("x=u9", "x (input codes) is `u9`, expected one of u2 to u8, i2 to i8".into()),
+        ("x", "x (input codes) is ``, expected one of u2 to u8, i2 to i8".into()),
+        ("x=u4 zx=16", "zx (input zero point) is 16, expected a value in 0..=15".into()),
+        ("w=i3", "w (weight codes) is `i3`, expected one of i8, i4, u4, i2, u2, ternary, binary".into()),
         ("zx=256", "zx (input zero point) is 256, expected a value in 0..=255".into()),
         ("x=i8 zx=128", "zx (input zero point) is 128, expected a value in -128..=127".into()),
         ("zx=1.5", "zx (input zero point) is `1.5`, expected an integer".into()),

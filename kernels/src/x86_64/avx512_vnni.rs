@@ -152,7 +152,7 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
 /// Four codes in every lane, signed ones as code + 128.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn broadcast<const SIGNED: bool>(quad: i32) -> __m512i {
+pub(super) fn broadcast<const SIGNED: bool>(quad: i32) -> __m512i {
     let codes = _mm512_set1_epi32(quad);
     if SIGNED { _mm512_xor_si512(codes, _mm512_set1_epi32(0x8080_8080_u32 as i32)) } else { codes }
 }
@@ -163,7 +163,7 @@ fn broadcast<const SIGNED: bool>(quad: i32) -> __m512i {
 /// They are readable at `w`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn load<const NV: usize>(w: *const u8) -> [__m512i; NV] {
+pub(super) unsafe fn load<const NV: usize>(w: *const u8) -> [__m512i; NV] {
     let mut v = [_mm512_setzero_si512(); NV];
     for j in 0..NV {
         // SAFETY: by this function's contract.

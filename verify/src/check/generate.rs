@@ -3,7 +3,7 @@
 use crate::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, Kind, OtherForm, RuleForm, ZeroPoints};
 use crate::fill::{Fill, Random};
 use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
-use qexact_reference::{Axis, CodeType, Conv};
+use qexact_reference::{Axis, CodeType, Conv, NarrowType};
 
 /// Shapes that every check runs: each way of reading the input and each kind of kernel, with every tail.
 const SHAPES: [&str; 36] = [
@@ -114,6 +114,7 @@ pub(super) fn always(r: &mut Random) -> Vec<Case> {
                 rule,
                 input,
                 input_zero_point: zero_point(r, input),
+                weight: (i + j).is_multiple_of(3).then(|| NarrowType::ALL[(i + j / 3) % 6]),
                 weight_zero_points: ZERO_POINTS[(i + j) % 3],
                 fill: FILLS[(i + j + j / 5) % 5],
                 seed: r.bits() % 1000,
@@ -135,11 +136,15 @@ fn zero_point(r: &mut Random, codes: CodeType) -> i32 {
 impl Case {
     /// A random case.
     pub fn random(r: &mut Random) -> Case {
-        let input = r.choose(&CODES);
+        let mut input = r.choose(&CODES);
+        if r.once_in(4) {
+            input = CodeType::new(r.between(2, 7) as u8, input.is_signed()).unwrap_or(input);
+        }
         Case {
             shape: shape(r),
             input,
             input_zero_point: zero_point(r, input),
+            weight: r.once_in(3).then(|| r.choose(&NarrowType::ALL)),
             weight_zero_points: r.choose(&ZERO_POINTS),
             rule: rule(r),
             fill: if r.once_in(2) { Fill::Full } else { r.choose(&FILLS) },

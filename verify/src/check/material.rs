@@ -7,7 +7,7 @@ use crate::guard::{Guarded, Place};
 use qexact_kernels::{Isa, Plan};
 use qexact_reference::layer::LayerParts;
 use qexact_reference::requantize::Stored;
-use qexact_reference::{Input, Layer, Output, Region, Rule};
+use qexact_reference::{Input, Layer, Output, PackedCodes, Region, Rule};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -67,7 +67,7 @@ impl Material {
     }
 
     fn compute(&mut self) -> Result<(), qexact_reference::Error> {
-        let layer = self.layer(self.case.input_zero_point, &Rule::Accumulator)?;
+        let layer = Layer::new(self.parts(self.case.input_zero_point, &Rule::Accumulator))?;
         let all = layer.region(self.case.shape.batch)?;
         let mut accumulators = vec![0; all.len()];
         layer.run(&all, self.input(Place::Start), Output::I32(&mut accumulators))?;
@@ -84,26 +84,36 @@ impl Material {
         Ok(())
     }
 
-    fn layer<'m>(&'m self, input_zero_point: i32, rule: &'m Rule) -> Result<Layer<'m>, qexact_reference::Error> {
-        Layer::new(LayerParts {
+    fn parts<'m>(&'m self, input_zero_point: i32, rule: &'m Rule) -> LayerParts<'m> {
+        LayerParts {
             shape: self.case.shape,
             input: self.case.input,
             input_zero_point,
             weight: &self.weight,
             weight_zero_point: &self.weight_zero_points,
             rule,
-        })
+        }
     }
 
     /// A plan for a rule. Every other seed takes the way of parameters that arrive after packing.
     pub(super) fn plan(&self, isa: Isa, rule: &Rule) -> Result<Plan, qexact_reference::Error> {
         let zero_point = self.case.input_zero_point;
         if self.case.seed.is_multiple_of(2) {
-            return Plan::new(&self.layer(zero_point, rule)?, isa);
+            return self.plan_of(&self.parts(zero_point, rule), isa);
         }
-        let mut plan = Plan::new(&self.layer(0, &Rule::Accumulator)?, isa)?;
+        let mut plan = self.plan_of(&self.parts(0, &Rule::Accumulator), isa)?;
         plan.requantize(zero_point, rule)?;
         Ok(plan)
+    }
+
+    fn plan_of(&self, parts: &LayerParts<'_>, isa: Isa) -> Result<Plan, qexact_reference::Error> {
+        match self.case.weight {
+            None => Plan::new(&Layer::new(*parts)?, isa),
+            Some(codes) => {
+                let weight = PackedCodes::pack(codes, parts.shape.depth(), parts.weight)?;
+                Plan::from_packed(&LayerParts { weight: &[], ..*parts }, &weight, isa)
+            }
+        }
     }
 
     /// The input, begun or ended by a protected page.

@@ -95,12 +95,13 @@ fn smaller(n: usize) -> Vec<usize> {
 }
 
 /// Each takes one thing to its plainest, where lowering numbers one after the other may not lead.
-const SIMPLER: [fn(&mut Case); 12] = [
+const SIMPLER: [fn(&mut Case); 13] = [
     |case| case.shape.axes = [Axis::UNIT; 3],
     |case| case.shape.axes[0] = Axis::UNIT,
     |case| case.shape.axes[1] = Axis::UNIT,
     |case| case.shape.axes[2] = Axis::UNIT,
     |case| case.weight_zero_points = ZeroPoints::Zero,
+    |case| case.weight = None,
     |case| with_form(case, |form| form.bias = BiasForm::None),
     |case| with_form(case, |form| form.per_channel = false),
     |case| with_form(case, |form| form.clamp = Clamp::Full),
