@@ -2,7 +2,7 @@
 
 use crate::IsaName;
 use crate::gather::Runs;
-use crate::micro::{Kind, Microkernel, Window};
+use crate::micro::{Kind, Microkernel, Window, fold};
 use core::fmt;
 use qexact_reference::{Axis, Conv};
 
@@ -66,8 +66,9 @@ fn kinds(shape: &Conv) -> [Kind; 3] {
         _ if shape.groups == 1 => [Kind::Gemm; 3],
         // A kernel of one row has nothing to put side by side.
         (1, 1) if plane && height.kernel > 1 => {
-            let blocks = height.kernel.div_ceil(4);
-            let window = Window::Fixed { kernel: width.kernel, blocks, stride: width.stride };
+            let [high, wide] = fold(&height, &width, 4);
+            let (blocks, columns) = (height.kernel.div_ceil(high), width.kernel.div_ceil(wide));
+            let window = Window::Fixed { kernel: columns, blocks, stride: width.stride / wide };
             let window = if width.dilation == 1 { window } else { Window::Any };
             [Kind::DepthwiseRows(window), Kind::DepthwiseRows(Window::Any), Kind::Depthwise]
         }
@@ -100,6 +101,7 @@ mod tests {
         for (shape, kernel) in [
             ("conv ic32oc32g32ih8kh3ph1", "depthwise_rows_avx512_vnni_7x64_3x3"),
             ("conv ic32oc32g32ih8kh3sh2ph1", "depthwise_rows_avx512_vnni_7x64_3x3_stride2"),
+            ("conv ic32oc32g32ih8kh3sh1sw2ph1", "depthwise_rows_avx512_vnni_6x64"),
             ("conv ic32oc32g32ih8kh5ph2", "depthwise_rows_avx512_vnni_7x64_5x5"),
             ("conv ic32oc32g32ih8kh5sh2ph2", "depthwise_rows_avx512_vnni_7x64_5x5_stride2"),
             // What no kernel knows: other extents, a dilated width.

@@ -382,7 +382,7 @@ impl Driver<'_> {
             stride: width * element,
             channels: panel.channels,
             segment: 0,
-            column: 0,
+            block: 0,
         };
         if direct {
             tile.stride = self.target.stride();

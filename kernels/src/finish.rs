@@ -81,7 +81,7 @@ pub(crate) fn one_row(epilogue: &Epilogue, first: usize, output: *mut u8, channe
         stride: 0,
         channels,
         segment: 0,
-        column: 0,
+        block: 0,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::IsaName;
 use crate::epilogue::{Epilogue, Store};
 use crate::gather::Element;
 use crate::pack::WeightFormat;
+use qexact_reference::Axis;
 
 /// The work of one microkernel call: a tile, or several below each other.
 #[derive(Clone, Copy)]
@@ -24,7 +25,8 @@ pub(crate) struct Tile<'a> {
     pub rows: *const *const u8,
     /// Where each run is, counted from its row.
     pub offsets: *const isize,
-    /// Added to each of them, in bytes: the first input channel of the panel's group, or of a depthwise panel.
+    /// Added to each of them, in bytes: the first input channel of the panel's group, or of a depthwise panel; for row
+    /// kernels also the first block of the row.
     pub channel: usize,
     /// Rows. GEMM functions compute tiles of a fixed number of rows, of which this is a multiple.
     pub count: usize,
@@ -58,14 +60,14 @@ pub(crate) struct Tile<'a> {
     pub channels: usize,
     /// Bytes from an output to that of the next segment; depthwise row kernels only.
     pub segment: usize,
-    /// Bytes between staged columns; row kernels only.
-    pub column: usize,
+    /// Bytes between the blocks of a staged column; row kernels only.
+    pub block: usize,
 }
 
 /// Columns of a band of input rows, to be staged: laid out as a row kernel reads them.
 #[derive(Clone, Copy)]
 pub(crate) struct Stage<'a> {
-    /// `[row][segment]` pointers to the first column.
+    /// `[code of a column][segment]` pointers to the first column.
     pub sources: &'a [*const u8],
     /// Bytes between columns of the sources.
     pub pitch: usize,
@@ -73,8 +75,8 @@ pub(crate) struct Stage<'a> {
     pub count: usize,
     /// Where the first column goes.
     pub to: *mut u8,
-    /// Bytes of a staged column.
-    pub column: usize,
+    /// Bytes from a block of a column to the next. Columns of a block follow each other.
+    pub block: usize,
 }
 
 /// A staging function for a number of segments and an input type; signed codes are staged as code + 128.
@@ -82,7 +84,7 @@ pub(crate) struct Stage<'a> {
 /// # Safety
 /// * The CPU has the instruction set of the [`Microkernel`] it comes from.
 /// * Every source is readable for [`Microkernel::staged_bytes`] of the panel in each of `count` columns.
-/// * `to` is writable for `count` columns of `column` bytes, which hold all rows in the kernel's layout.
+/// * `to` is writable for `count` columns in the kernel's layout, in as many blocks as there are sources for.
 pub(crate) type StageFn = unsafe fn(&Stage<'_>);
 
 /// A tile function for a fixed number of rows, vectors of channels, input type and [`Store`].
@@ -119,13 +121,19 @@ pub(crate) enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Window {
     Any,
-    /// Columns of taps, undilated, blocks of a staged column, and the stride of columns. Tiles of the largest size
-    /// take all pixels of a row in one call.
+    /// Undilated: staged columns that a pixel reads, blocks that it reads of each, and staged columns from a pixel to
+    /// the next. Tiles of the largest size take all pixels of a row in one call.
     Fixed {
         kernel: usize,
         blocks: usize,
         stride: usize,
     },
+}
+
+/// Rows and columns of input codes that one dot product of `depth` of them adds.
+pub(crate) fn fold(height: &Axis, width: &Axis, depth: usize) -> [usize; 2] {
+    let halves = |axis: &Axis| axis.stride == 2 && axis.dilation == 1;
+    if depth == 4 && halves(height) && halves(width) { [2, 2] } else { [depth, 1] }
 }
 
 /// A family of tile functions that share a packing.

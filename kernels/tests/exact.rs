@@ -323,6 +323,15 @@ fn row_kernels_equal_the_reference_on_wide_rows() {
         "conv ic17oc17g17ih2iw1kh3ph3pw40:35kw5",
         "conv ic20oc20g5ih3iw300kh3ph1pw1kw3",
         "conv n2ic36oc36g9ih2iw1kh3ph2pw20kw3sh2sw2",
+        // Rows that share blocks, over several bands: folds of 2 × 2 with their edges inside and outside of the image,
+        // blocks of four rows that are shared and not, dilated ones, strides that differ.
+        "conv ic81oc81g81ih40iw61kh3kw3ph1pw1sh2sw2",
+        "conv n2ic112oc112g112ih33iw62kh5kw5ph2:1pw1:2sh2sw2",
+        "conv ic33oc33g33ih30iw40kh7kw4ph3pw5sh2sw2",
+        "conv ic40oc40g40ih50iw35kh5kw5ph2pw2",
+        "conv ic19oc19g19ih40iw31kh3kw3ph2dh2pw2dw2sh2sw1",
+        "conv ic64oc64g64ih31iw30kh3kw3ph1pw1sh1sw2",
+        "conv ic64oc64g8ih40iw33kh3kw3ph1pw1sh4sw2",
     ]
     .into_iter()
     .enumerate()

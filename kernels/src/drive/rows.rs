@@ -8,21 +8,25 @@
 //!             microkernel
 //! ```
 //!
-//! A **depthwise** band stages `staged_rows` input rows, a multiple of the taps `D` that one dot product adds, `D` rows
-//! side by side for each channel. Row r of the band multiplies all of them: its weights are shifted down
-//! by r · stride rows, zeros elsewhere. So every kernel height is the same loop, and as many rows share the staged
-//! columns as leave room for the shift.
+//! A staged column holds **blocks** below each other. A block of a **depthwise** band has, for each channel, side by
+//! side the codes that one dot product adds: its **fold**, a column of `D` input rows. 3 × 3 taps fill three rows of
+//! four: a second output row multiplies the same block by weights that are shifted down. So every kernel height is the
+//! same loop, and as many output rows share blocks as leave room for the shift.
+//!
+//! With stride 2 nothing is left for a second row, and every other column would be staged for nothing but its
+//! neighbours. There a fold is 2 × 2 codes: the next pixel begins one staged column further on and the next output row
+//! one block, and each code is staged once.
 //!
 //! The last panel may hold half or a quarter of the channels of a register. The register then takes as many
 //! **segments** of the row side by side: pixel p of segment f is pixel `p + f · distance` of the band.
 //!
-//! A **grouped** band stages rows one after the other. Groups of fewer than four channels are merged to four, with
-//! zero weights between them.
+//! A **grouped** band stages rows one after the other: a fold is one code. Groups of fewer than four channels are merged
+//! to four, with zero weights between them.
 
 use super::memory::Memory;
 use super::{Driver, even_parts};
 use crate::epilogue::CODES;
-use crate::micro::{Kind, Microkernel, Stage, Tile};
+use crate::micro::{Kind, Microkernel, Stage, Tile, fold};
 use crate::pack::{Order, Panel, WeightFormat, Weights};
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -30,8 +34,8 @@ use qexact_reference::{Axis, Conv, Error, Layer};
 
 /// Staged bytes that leave room in the L1 cache for weights and outputs.
 const STAGED_BYTES: usize = 40 << 10;
-/// Rows of a grouped band: the more, the fewer input rows are staged twice.
-const GROUPED_BAND: usize = 8;
+/// Blocks of columns that are staged in the time in which the driver gets from one call to the next.
+const CALL: usize = 8;
 /// Bytes of a register that hold the codes of one column.
 const LANE: usize = 16;
 
@@ -42,20 +46,26 @@ pub(super) struct Rows {
     output_height: usize,
     output_width: usize,
     in_channels: usize,
+    /// Rows and columns of codes that lie side by side.
+    fold: [usize; 2],
+    /// Output rows that share blocks, each with shifted weights of its own.
+    shifts: usize,
+    /// Blocks from such rows to the next.
+    step: usize,
+    /// Blocks that an output row reads.
+    blocks: usize,
+    /// Columns of folds that a pixel reads.
+    taps: usize,
+    /// Columns of folds from a pixel to the next.
+    stride: usize,
     /// Output rows of a band.
     band: usize,
-    /// Input rows of a band, as staged.
-    staged_rows: usize,
     /// Most output pixels of a band's row.
     pixels: usize,
-    /// Bytes of a staged column.
-    column: usize,
-    /// Blocks of a staged column that an output row reads.
-    blocks: usize,
-    /// Bytes from the weights of one row of a band to those of the next.
-    row_weights: usize,
-    /// Bytes from the first block of one row of a band to that of the next.
-    row_offset: usize,
+    /// Bytes of a block of a staged column.
+    cell: usize,
+    /// Bytes from the weights of one shift to those of the next.
+    shift_weights: usize,
 }
 
 /// Part of an image's output: `lines` rows from `y` on, in each of them some columns.
@@ -81,49 +91,79 @@ impl Rows {
     pub(super) fn new(shape: &Conv, kernel: &Microkernel) -> Result<Rows, Error> {
         let [_, height, width] = shape.axes;
         let (output_height, output_width) = (height.output()?, width.output()?);
-        // Rows of a band share their input rows only where taps are neighbours.
-        let sharing = |rows: usize| if height.dilation == 1 { rows.min(output_height) } else { 1 };
         let register = 4 * kernel.lanes;
-        let (band, staged_rows, blocks, column, row_weights, row_offset);
-        if matches!(kernel.kind, Kind::DepthwiseRows(_)) {
-            let depth = kernel.format.depth();
-            blocks = height.kernel.div_ceil(depth);
-            staged_rows = blocks * depth;
-            band = sharing((staged_rows - height.kernel) / height.stride + 1);
+        let (fold, cell) = match kernel.kind {
             // Four vectors of dwords for a register of channels.
-            column = blocks * 4 * register;
-            row_weights = (4 * width.kernel + 1) * blocks * register;
-            row_offset = 0;
-        } else {
-            band = sharing(GROUPED_BAND);
-            staged_rows = (band - 1) * height.stride + height.kernel;
-            blocks = height.kernel;
-            column = staged_rows * register;
-            row_weights = 0;
-            row_offset = height.stride * register;
-        }
-        let columns = (STAGED_BYTES / column).saturating_sub((width.kernel - 1) * width.dilation + 1);
-        let pixels = (columns / width.stride + 1).max(kernel.rows).min(output_width);
-        let in_channels = shape.in_channels;
-        Ok(Rows {
+            Kind::DepthwiseRows(_) => (fold(&height, &width, kernel.format.depth()), 4 * register),
+            _ => ([1, 1], register),
+        };
+        let blocks = height.kernel.div_ceil(fold[0]);
+        let taps = width.kernel.div_ceil(fold[1]);
+        // Output rows share what is staged only where taps are neighbours.
+        let near = height.dilation == 1;
+        let shifts = if near { (blocks * fold[0] - height.kernel) / height.stride + 1 } else { 1 };
+        let shared = near && shifts * height.stride % fold[0] == 0;
+        let step = if shared { (shifts * height.stride / fold[0]).min(blocks) } else { blocks };
+        let mut rows = Rows {
             height,
             width,
             output_height,
             output_width,
-            in_channels,
-            band,
-            staged_rows,
-            pixels,
-            column,
+            in_channels: shape.in_channels,
+            fold,
+            shifts,
+            step,
             blocks,
-            row_weights,
-            row_offset,
-        })
+            taps,
+            stride: width.stride / fold[1],
+            band: shifts.min(output_height),
+            pixels: kernel.rows.min(output_width),
+            cell,
+            shift_weights: 5 * taps * blocks * register,
+        };
+        // Each segment should fill a tile.
+        let segments = match kernel.kind {
+            Kind::DepthwiseRows(_) => segments(shape.out_channels, register).into_iter().max().unwrap_or(1),
+            _ => 1,
+        };
+        // Without blocks to share, the input's rows are better kept in the cache, for the next panel.
+        let bytes = if step < blocks { STAGED_BYTES } else { STAGED_BYTES / 2 };
+        // Parts of rows for which least is staged twice, of those that fit.
+        let (mut least, mut best) = (f64::INFINITY, (rows.band, rows.pixels));
+        for parts in 1..=(output_width / (kernel.rows * segments)).max(1) {
+            rows.pixels = output_width.div_ceil(parts);
+            let Some(more) = (bytes / rows.block_len()).checked_sub(blocks) else { continue };
+            rows.band = ((more / step + 1) * shifts).min(output_height);
+            let staged = rows.staged_blocks(rows.band) * rows.columns(rows.pixels);
+            let cost = (staged + CALL * (rows.band + 2)) as f64 / (rows.band * rows.pixels) as f64;
+            if cost < least {
+                (least, best) = (cost, (rows.band, rows.pixels));
+            }
+        }
+        (rows.band, rows.pixels) = best;
+        Ok(rows)
     }
 
     /// Staged columns behind `pixels` pixels of a row.
     fn columns(&self, pixels: usize) -> usize {
-        (pixels - 1) * self.width.stride + (self.width.kernel - 1) * self.width.dilation + 1
+        (pixels - 1) * self.stride + (self.taps - 1) * self.width.dilation + 1
+    }
+
+    /// Staged blocks behind `lines` output rows.
+    fn staged_blocks(&self, lines: usize) -> usize {
+        (lines.div_ceil(self.shifts) - 1) * self.step + self.blocks
+    }
+
+    /// Bytes of the blocks of a band that lie side by side.
+    fn block_len(&self) -> usize {
+        self.columns(self.pixels) * self.cell
+    }
+
+    /// Input rows of a block's codes, counted from the first row of the band.
+    fn input_rows(&self, block: usize) -> impl Iterator<Item = usize> {
+        let (group, block) = (block / self.step, block % self.step);
+        let first = group * self.shifts * self.height.stride;
+        pairs(self.fold[0], self.fold[1]).map(move |(y, _)| first + (block * self.fold[0] + y) * self.height.dilation)
     }
 
     /// Bytes of scratch memory that a call needs.
@@ -131,8 +171,8 @@ impl Rows {
         Memory::needed(|memory| Scratch::divide(self, kernel, memory))
     }
 
-    /// Packs weights as the kernel reads them: for each row of a band, column of taps and block; after them the
-    /// same for one column of weights that are all 1, for sums of codes.
+    /// Packs weights as the kernel reads them: for each shift, column of taps and block; after them weights that
+    /// are all 1, for sums of codes: depthwise a vector for each column and block, grouped one block.
     pub(super) fn pack(&self, layer: &Layer<'_>, kernel: &Microkernel) -> (Weights, Order) {
         let (shape, lanes, format) = (layer.shape(), kernel.lanes, kernel.format);
         let (panels, order) = match kernel.kind {
@@ -142,8 +182,8 @@ impl Rows {
         let (taps, inputs) = (shape.taps(), shape.group_inputs());
         // Weight of an output channel at a tap (row, column) and an input channel, None beyond the layer.
         let weight = |channel: Option<usize>, row: usize, column: usize, input: usize| {
-            let channel =
-                channel.filter(|c| c / shape.group_outputs() == input / inputs && row < self.height.kernel)?;
+            let inside = row < self.height.kernel && column < self.width.kernel;
+            let channel = channel.filter(|c| c / shape.group_outputs() == input / inputs && inside)?;
             let at = (channel * taps + row * self.width.kernel + column) * inputs + input % inputs;
             Some(layer.weight()[at])
         };
@@ -157,19 +197,22 @@ impl Rows {
             let Kind::GroupedRows { quads, .. } = kernel.kind else {
                 let order = &order[panel.first..][..4 * lanes];
                 let depth = format.depth();
-                for line in 0..self.band {
-                    // Rows above the line's own wrap around and have no weight.
-                    let row = |block: usize, i: usize| (block * depth + i).wrapping_sub(line * self.height.stride);
-                    let of = |channel: Option<usize>, column, block, i| {
-                        weight(channel, row(block, i), column, channel.unwrap_or(0))
+                let [high, wide] = self.fold;
+                for shift in 0..self.shifts {
+                    let of = |channel: Option<usize>, column: usize, block: usize, i: usize| {
+                        // Rows above the shift's own wrap around and have no weight.
+                        let row = (block * high + i / wide).wrapping_sub(shift * self.height.stride);
+                        weight(channel, row, column * wide + i % wide, channel.unwrap_or(0))
                     };
-                    for (column, block) in pairs(self.width.kernel, self.blocks) {
+                    for (column, block) in pairs(self.taps, self.blocks) {
                         for (&channel, i) in order.iter().flat_map(|c| (0..depth).map(move |i| (c, i))) {
                             push(&mut bytes, of(channel, column, block, i));
                         }
                     }
-                    for (block, _) in pairs(self.blocks, lanes) {
-                        (0..depth).for_each(|i| push(&mut bytes, one(of(Some(panel.channel), 0, block, i))));
+                    for (column, block) in pairs(self.taps, self.blocks) {
+                        for (_, i) in pairs(lanes, depth) {
+                            push(&mut bytes, one(of(Some(panel.channel), column, block, i)));
+                        }
                     }
                 }
                 return bytes;
@@ -224,22 +267,26 @@ struct Scratch<'s> {
     sources: &'s mut [*const u8],
     /// … and their codes, where a register would reach beyond the input.
     edge: &'s mut [u8],
-    /// Offsets in the input of the rows of a band.
+    /// Offsets in the input of the rows of a band, for each code of a staged column.
     offsets: &'s mut [usize],
+    /// The same as pointers, or to the padding.
+    rows: &'s mut [*const u8],
 }
 
 impl<'s> Scratch<'s> {
     fn divide(rows: &Rows, kernel: &Microkernel, memory: &mut Memory<'s>) -> Scratch<'s> {
         let register = 4 * kernel.lanes;
-        let sources = rows.staged_rows * MOST_SEGMENTS;
+        let blocks = rows.staged_blocks(rows.band);
+        let codes = blocks * rows.fold[0] * rows.fold[1];
         Scratch {
             padding: memory.take(rows.width.input * rows.in_channels + register),
-            staged: memory.take(rows.columns(rows.pixels) * rows.column),
-            pointers: memory.take(TABLES * rows.pixels * rows.width.kernel),
+            staged: memory.take(blocks * rows.block_len()),
+            pointers: memory.take(TABLES * rows.pixels * rows.taps),
             tile: memory.take(rows.pixels * register),
-            sources: memory.take(sources),
-            edge: memory.take(sources * register),
-            offsets: memory.take(rows.staged_rows),
+            sources: memory.take(codes * MOST_SEGMENTS),
+            edge: memory.take(codes * MOST_SEGMENTS * register),
+            offsets: memory.take(codes),
+            rows: memory.take(codes),
         }
     }
 }
@@ -296,6 +343,9 @@ impl Driver<'_> {
         let depthwise = matches!(kernel.kind, Kind::DepthwiseRows(_));
         let register = 4 * kernel.lanes;
         self.offsets(rows, band, scratch.offsets);
+        for (row, &offset) in scratch.rows.iter_mut().zip(&*scratch.offsets) {
+            *row = if offset == PADDING { scratch.padding.as_ptr() } else { input[offset..].as_ptr() };
+        }
         let mut staged = None;
         for panel in &self.packed.weights.panels {
             let inside =
@@ -314,7 +364,7 @@ impl Driver<'_> {
                 unsafe { self.stage(rows, band, &columns, input, held, scratch) };
             }
             let slot = segments.ilog2() as usize;
-            let table = &mut scratch.pointers[slot * rows.pixels * rows.width.kernel..][..length * rows.width.kernel];
+            let table = &mut scratch.pointers[slot * rows.pixels * rows.taps..][..length * rows.taps];
             if held.tables[slot] != length {
                 held.tables[slot] = length;
                 fill_table(rows, kernel, length, scratch.staged.as_ptr(), table);
@@ -323,45 +373,52 @@ impl Driver<'_> {
             let width = if depthwise { panel.vectors * kernel.lanes } else { LANE };
             let direct = inside.start == panel.channel && self.packed.finish.is_none();
             let element = if self.packed.store == CODES { 1 } else { 4 };
+            let weights = self.packed.weights.of_panel(panel, 0);
+            let tiles = tiles(kernel, length).map(|(count, size)| {
+                let function = || (kernel.tile)(size, panel.vectors, self.signed, self.packed.store);
+                (count, size, (count > 0).then(function))
+            });
+            let mut tile = Tile {
+                rows: table.as_ptr(),
+                offsets: core::ptr::null(),
+                channel: 0,
+                count: 0,
+                runs: rows.taps,
+                quads: rows.blocks,
+                pairs: 0,
+                widened: core::ptr::null_mut(),
+                weights,
+                ahead: core::ptr::null(),
+                ahead_step: 0,
+                row_sums: core::ptr::null(),
+                initial: self.packed.epilogue.initial[panel.first..].as_ptr(),
+                first: panel.first,
+                epilogue: &self.packed.epilogue,
+                output: core::ptr::null_mut(),
+                stride: if direct { self.target.stride() } else { width * element },
+                channels: if direct { inside.len() } else { panel.channels },
+                segment: 0,
+                block: rows.block_len(),
+            };
+            tile.segment = distance * tile.stride;
             for line in 0..band.lines {
                 let first = (band.image * rows.output_height + band.y + line) * rows.output_width + band.columns.start;
-                let (output, stride, channels) = if direct {
-                    (self.target.at(first, inside.start), self.target.stride(), inside.len())
-                } else {
-                    (scratch.tile.as_mut_ptr().cast(), width * element, panel.channels)
-                };
+                let output =
+                    if direct { self.target.at(first, inside.start) } else { scratch.tile.as_mut_ptr().cast() };
+                let (group, shift) = (line / rows.shifts, line % rows.shifts);
+                tile.channel = group * rows.step * tile.block + (panel.channel - channel);
+                tile.weights = weights.wrapping_add(shift * rows.shift_weights);
                 let mut done = 0;
-                for (count, size) in tiles(kernel, length) {
-                    if count == 0 {
-                        continue;
-                    }
-                    let tile = Tile {
-                        rows: table[done * rows.width.kernel..].as_ptr(),
-                        offsets: core::ptr::null(),
-                        channel: line * rows.row_offset + (panel.channel - channel),
-                        count,
-                        runs: rows.width.kernel,
-                        quads: rows.blocks,
-                        pairs: 0,
-                        widened: core::ptr::null_mut(),
-                        weights: self.packed.weights.of_panel(panel, 0).wrapping_add(line * rows.row_weights),
-                        ahead: core::ptr::null(),
-                        ahead_step: 0,
-                        row_sums: core::ptr::null(),
-                        initial: self.packed.epilogue.initial[panel.first..].as_ptr(),
-                        first: panel.first,
-                        epilogue: &self.packed.epilogue,
-                        output: output.wrapping_add(done * stride),
-                        stride,
-                        channels,
-                        segment: distance * stride,
-                        column: rows.column,
-                    };
+                for (count, size, function) in tiles {
+                    let Some(function) = function else { continue };
+                    tile.rows = table[done * rows.taps..].as_ptr();
+                    tile.count = count;
+                    tile.output = output.wrapping_add(done * tile.stride);
                     // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). The table points to
                     // staged columns, of which the last pixel's last tap is the last. Weights and epilogue were
                     // packed for this panel. All segments of the row lie in the band: in the region, or in
                     // the tile buffer, which has room for a band's row of 4-byte elements.
-                    unsafe { (kernel.tile)(size, panel.vectors, self.signed, self.packed.store)(&tile) };
+                    unsafe { function(&tile) };
                     done += count * size;
                 }
                 if !direct {
@@ -373,12 +430,13 @@ impl Driver<'_> {
         }
     }
 
-    /// Offsets in the input of a band's staged rows; what lies in the padding or is not needed has none.
+    /// Offsets in the input of a band's staged codes; what lies in padding rows or is not needed has none.
     fn offsets(&self, rows: &Rows, band: &Band, offsets: &mut [usize]) {
         let height = &rows.height;
-        let needed = (band.lines - 1) * height.stride + height.kernel;
-        for (row, offset) in offsets.iter_mut().enumerate() {
-            let y = (band.y * height.stride + row * height.dilation).checked_sub(height.padding[0]);
+        let needed = (band.lines - 1) * height.stride + (height.kernel - 1) * height.dilation + 1;
+        let codes = (0..rows.staged_blocks(rows.band)).flat_map(|block| rows.input_rows(block));
+        for (offset, row) in offsets.iter_mut().zip(codes) {
+            let y = (band.y * height.stride + row).checked_sub(height.padding[0]);
             *offset = match y.filter(|&y| row < needed && y < height.input) {
                 Some(y) => (band.image * height.input + y) * rows.width.input * rows.in_channels,
                 None => PADDING,
@@ -400,65 +458,72 @@ impl Driver<'_> {
         scratch: &mut Scratch<'_>,
     ) {
         let &Columns { channel, vectors, segments, distance, length } = columns;
-        let (kernel, width) = (self.packed.kernel, &rows.width);
-        let pitch = rows.in_channels;
+        let (kernel, width, wide) = (self.packed.kernel, &rows.width, rows.fold[1]);
         let bytes = 4 * kernel.lanes / segments;
-        // Column of the padded input that a segment begins with.
-        let begin = |segment: usize| (band.columns.start + segment * distance) * width.stride;
+        // Staged column of the padded input that a segment begins with.
+        let begin = |segment: usize| (band.columns.start + segment * distance) * rows.stride;
         let left = width.padding[0];
         // Columns of the last row behind which a register may still be read from the input.
-        let last = scratch.offsets.iter().rev().find(|&&offset| offset != PADDING);
+        let last = scratch.offsets.iter().filter(|&&offset| offset != PADDING).max().copied();
         let readable = last.map_or(width.input, |last| match input.len().checked_sub(last + channel + bytes) {
-            Some(rest) => (rest / pitch + 1).min(width.input),
+            Some(rest) => (rest / rows.in_channels + 1).min(width.input),
             None => 0,
         });
         let count = rows.columns(length);
         // Columns that all segments read from the input.
-        let interior = left.saturating_sub(begin(0))..(left + readable).saturating_sub(begin(segments - 1)).min(count);
+        let interior = left.div_ceil(wide).saturating_sub(begin(0))
+            ..((left + readable) / wide).saturating_sub(begin(segments - 1)).min(count);
         let function = kernel.stage.expect("a row kernel")(vectors, self.signed);
-        let sources = &mut scratch.sources[..rows.staged_rows * segments];
         // Columns of padding on both sides are the same for all rows and panels.
         let padding = [
-            0..left.saturating_sub(begin(0)).min(count),
-            (left + width.input).saturating_sub(begin(0)).min(count)..count,
+            0..(left / wide).saturating_sub(begin(0)).min(count),
+            (left + width.input).div_ceil(wide).saturating_sub(begin(0)).min(count)..count,
         ];
         let padded = segments == 1 && held.padded == (begin(0)..count);
         held.padded = if segments == 1 { begin(0)..count } else { 0..0 };
         let mut at = 0;
         while at < count {
-            let (mut run, mut pitch) = (if interior.contains(&at) { interior.end - at } else { 1 }, pitch);
-            if segments == 1
-                && let Some(side) = padding.iter().find(|side| side.contains(&at))
-            {
-                (run, pitch) = (side.end - at, 0);
-                if padded {
-                    at += run;
+            let side = padding.iter().find(|side| segments == 1 && side.contains(&at));
+            let (run, pitch, lines) = match side {
+                Some(side) => (side.end - at, 0, rows.band),
+                None if interior.contains(&at) => (interior.end - at, wide * rows.in_channels, band.lines),
+                None => (1, 0, band.lines),
+            };
+            if side.is_some() && padded {
+                at += run;
+                continue;
+            }
+            let codes = rows.staged_blocks(lines) * rows.fold[0] * wide;
+            let sources = &mut scratch.sources[..codes * segments];
+            for (segment, phase) in pairs(segments, wide) {
+                let x = ((begin(segment) + at) * wide + phase).wrapping_sub(left);
+                let places = (phase..codes).step_by(wide);
+                if x >= width.input {
+                    places.for_each(|code| sources[code * segments + segment] = scratch.padding.as_ptr());
                     continue;
                 }
-            }
-            for (row, sources) in sources.chunks_exact_mut(segments).enumerate() {
-                let row_offset = Some(scratch.offsets[row]).filter(|&offset| offset != PADDING).map(|o| o + channel);
-                for (segment, source) in sources.iter_mut().enumerate() {
-                    let x = (begin(segment) + at).checked_sub(left).filter(|&x| x < width.input);
-                    *source = match (row_offset, x) {
-                        (Some(row), Some(x)) if row + x * rows.in_channels + bytes <= input.len() => {
-                            input[row + x * rows.in_channels..].as_ptr()
-                        }
-                        (Some(offset), Some(x)) => {
-                            let edge = &mut scratch.edge[(row * segments + segment) * bytes..][..bytes];
-                            let codes = &input[offset + x * rows.in_channels..];
-                            edge[..codes.len()].copy_from_slice(codes);
-                            edge.as_ptr()
-                        }
-                        _ => scratch.padding.as_ptr(),
-                    };
+                let at = x * rows.in_channels + channel;
+                for code in places.clone() {
+                    sources[code * segments + segment] = scratch.rows[code].wrapping_add(at);
+                }
+                if last.is_none_or(|last| last + at + bytes <= input.len()) {
+                    continue;
+                }
+                for code in places.filter(|&code| scratch.offsets[code] != PADDING) {
+                    let codes = &input[scratch.offsets[code] + at..];
+                    if codes.len() < bytes {
+                        let place = code * segments + segment;
+                        let edge = &mut scratch.edge[place * bytes..][..bytes];
+                        edge[..codes.len()].copy_from_slice(codes);
+                        sources[place] = edge.as_ptr();
+                    }
                 }
             }
-            let to = scratch.staged[at * rows.column..].as_mut_ptr();
+            let to = scratch.staged[at * rows.cell..].as_mut_ptr();
             // SAFETY: in the interior each row is readable up to `readable` columns, all other columns are staged one
             // by one from where a register may be read; the padding is as long as a row and a register.
             // Scratch has room for the columns of the longest segment.
-            unsafe { function(&Stage { sources, pitch, count: run, to, column: rows.column }) };
+            unsafe { function(&Stage { sources, pitch, count: run, to, block: rows.block_len() }) };
             at += run;
         }
     }
@@ -474,9 +539,9 @@ fn fill_table(rows: &Rows, kernel: &Microkernel, length: usize, staged: *const u
     let mut first = 0;
     for (count, size) in tiles(kernel, length) {
         for _ in 0..count {
-            for (tap, pixel) in pairs(rows.width.kernel, size) {
-                let column = (first + pixel) * rows.width.stride + tap * rows.width.dilation;
-                *slots.next().expect("a slot for every pixel and tap") = staged.wrapping_add(column * rows.column);
+            for (tap, pixel) in pairs(rows.taps, size) {
+                let column = (first + pixel) * rows.stride + tap * rows.width.dilation;
+                *slots.next().expect("a slot for every pixel and tap") = staged.wrapping_add(column * rows.cell);
             }
             first += size;
         }
@@ -489,15 +554,10 @@ pub(super) fn depthwise_row_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Pane
     let (channels, width) = (layer.shape().out_channels, 4 * lanes);
     let (mut panels, mut order) = (Vec::new(), Order::new());
     let mut channel = 0;
-    while channel < channels {
-        let left = channels - channel;
-        let halves =
-            if left > width * 3 / 4 { 0 } else { (width / left.next_multiple_of(LANE).next_power_of_two()).ilog2() };
-        // Three quarters of a register: first a half, then a quarter.
-        let halves = if left > width / 2 && left <= width * 3 / 4 { 1 } else { halves };
-        let distinct = width >> halves;
-        let valid = left.min(distinct);
-        panels.push(Panel::new(order.len(), 4 >> halves, channel, valid, 0));
+    for segments in segments(channels, width) {
+        let distinct = width / segments;
+        let valid = (channels - channel).min(distinct);
+        panels.push(Panel::new(order.len(), 4 / segments, channel, valid, 0));
         order.extend((0..width).map(|position| {
             let (vector, lane) = (position / lanes, position % lanes);
             let in_register = LANE * (lane / 4) + 4 * vector + lane % 4;
@@ -506,6 +566,22 @@ pub(super) fn depthwise_row_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Pane
         channel += valid;
     }
     (panels, order)
+}
+
+/// Segments of each register, `width` codes, that channels are divided into: one, but for the last channels.
+fn segments(channels: usize, width: usize) -> Vec<usize> {
+    let (mut segments, mut left) = (Vec::new(), channels);
+    while left > 0 {
+        let count = match left {
+            _ if left > width * 3 / 4 => 1,
+            // Three quarters of a register: first a half, then a quarter.
+            _ if left > width / 2 => 2,
+            _ => width / left.next_multiple_of(LANE).next_power_of_two(),
+        };
+        segments.push(count);
+        left = left.saturating_sub(width / count);
+    }
+    segments
 }
 
 /// Panels for a grouped row kernel: 16 channels each, in their own order.

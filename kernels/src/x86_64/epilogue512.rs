@@ -129,9 +129,21 @@ pub(super) unsafe fn ends(t: &Tile<'_>) -> Ends {
 #[inline(always)]
 pub(super) unsafe fn narrow(v: [__m512i; 4], ends: Ends) -> __m512i {
     // SAFETY: the caller's instruction set.
+    unsafe { narrow_words(narrow_half([v[0], v[1]], ends), narrow_half([v[2], v[3]], ends), ends) }
+}
+
+/// The first half of [`narrow`]: two vectors as words.
+#[inline(always)]
+pub(super) unsafe fn narrow_half(v: [__m512i; 2], ends: Ends) -> __m512i {
+    // SAFETY: the caller's instruction set.
+    unsafe { _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), ends.zero_point) }
+}
+
+/// The rest of it.
+#[inline(always)]
+pub(super) unsafe fn narrow_words(low: __m512i, high: __m512i, ends: Ends) -> __m512i {
+    // SAFETY: the caller's instruction set.
     unsafe {
-        let low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), ends.zero_point);
-        let high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), ends.zero_point);
         let codes = _mm512_packus_epi16(low, high);
         let codes = _mm512_min_epu8(_mm512_max_epu8(codes, ends.lo), ends.hi);
         _mm512_xor_si512(codes, ends.flip)

@@ -40,8 +40,8 @@ pub(super) unsafe fn source<const FOLD: usize, const SIGNED: bool>(sources: [*co
 pub(super) unsafe fn stage_codes<const SIGNED: bool>(s: &Stage<'_>) {
     for (block, &from) in s.sources.iter().enumerate() {
         for at in 0..s.count {
-            let to = s.to.wrapping_add(at * s.column + 32 * block);
-            // SAFETY: 32 bytes are readable in each column of a source, a staged column holds 32 bytes a row.
+            let to = s.to.wrapping_add(block * s.block + 32 * at);
+            // SAFETY: 32 bytes are readable in each column of a source, a block holds 32 bytes a column.
             unsafe { _mm256_storeu_si256(to.cast(), source::<1, SIGNED>([from], at * s.pitch)) };
         }
     }

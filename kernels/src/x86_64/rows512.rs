@@ -52,16 +52,16 @@ pub(crate) const DEPTHWISE3: Microkernel = Microkernel {
     kind: Kind::DepthwiseRows(Window::Fixed { kernel: 3, blocks: 1, stride: 1 }),
     rows: WINDOW_ROWS,
     tile: |rows, vectors, signed, store| match rows {
-        WINDOW_ROWS => window_for::<3, 1, 1>(vectors, store),
+        WINDOW_ROWS => window_for::<3, 1>(vectors, store),
         _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
     },
     ..DEPTHWISE
 };
 pub(crate) const DEPTHWISE3_STRIDE2: Microkernel = Microkernel {
     name: "depthwise_rows_avx512_vnni_7x64_3x3_stride2",
-    kind: Kind::DepthwiseRows(Window::Fixed { kernel: 3, blocks: 1, stride: 2 }),
+    kind: Kind::DepthwiseRows(Window::Fixed { kernel: 2, blocks: 2, stride: 1 }),
     tile: |rows, vectors, signed, store| match rows {
-        WINDOW_ROWS => window_for::<3, 1, 2>(vectors, store),
+        WINDOW_ROWS => window_for::<2, 2>(vectors, store),
         _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
     },
     ..DEPTHWISE3
@@ -70,16 +70,16 @@ pub(crate) const DEPTHWISE5: Microkernel = Microkernel {
     name: "depthwise_rows_avx512_vnni_7x64_5x5",
     kind: Kind::DepthwiseRows(Window::Fixed { kernel: 5, blocks: 2, stride: 1 }),
     tile: |rows, vectors, signed, store| match rows {
-        WINDOW_ROWS => window_for::<5, 2, 1>(vectors, store),
+        WINDOW_ROWS => window_for::<5, 2>(vectors, store),
         _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
     },
     ..DEPTHWISE3
 };
 pub(crate) const DEPTHWISE5_STRIDE2: Microkernel = Microkernel {
     name: "depthwise_rows_avx512_vnni_7x64_5x5_stride2",
-    kind: Kind::DepthwiseRows(Window::Fixed { kernel: 5, blocks: 2, stride: 2 }),
+    kind: Kind::DepthwiseRows(Window::Fixed { kernel: 3, blocks: 3, stride: 1 }),
     tile: |rows, vectors, signed, store| match rows {
-        WINDOW_ROWS => window_for::<5, 2, 2>(vectors, store),
+        WINDOW_ROWS => window_for::<3, 3>(vectors, store),
         _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
     },
     ..DEPTHWISE3
@@ -176,17 +176,17 @@ fn depthwise_table<const FOLD: usize>(store: Store) -> &'static [TileFn; ROWS] {
     }
 }
 
-fn window_for<const KERNEL: usize, const BLOCKS: usize, const STRIDE: usize>(vectors: usize, store: Store) -> TileFn {
+fn window_for<const KERNEL: usize, const BLOCKS: usize>(vectors: usize, store: Store) -> TileFn {
     match (vectors, store) {
-        (4, CODES) => window::<KERNEL, BLOCKS, STRIDE, 1, CODES>,
-        (2, CODES) => window::<KERNEL, BLOCKS, STRIDE, 2, CODES>,
-        (_, CODES) => window::<KERNEL, BLOCKS, STRIDE, 4, CODES>,
-        (4, REALS) => window::<KERNEL, BLOCKS, STRIDE, 1, REALS>,
-        (2, REALS) => window::<KERNEL, BLOCKS, STRIDE, 2, REALS>,
-        (_, REALS) => window::<KERNEL, BLOCKS, STRIDE, 4, REALS>,
-        (4, _) => window::<KERNEL, BLOCKS, STRIDE, 1, ACCUMULATORS>,
-        (2, _) => window::<KERNEL, BLOCKS, STRIDE, 2, ACCUMULATORS>,
-        (_, _) => window::<KERNEL, BLOCKS, STRIDE, 4, ACCUMULATORS>,
+        (4, CODES) => window::<KERNEL, BLOCKS, 1, CODES>,
+        (2, CODES) => window::<KERNEL, BLOCKS, 2, CODES>,
+        (_, CODES) => window::<KERNEL, BLOCKS, 4, CODES>,
+        (4, REALS) => window::<KERNEL, BLOCKS, 1, REALS>,
+        (2, REALS) => window::<KERNEL, BLOCKS, 2, REALS>,
+        (_, REALS) => window::<KERNEL, BLOCKS, 4, REALS>,
+        (4, _) => window::<KERNEL, BLOCKS, 1, ACCUMULATORS>,
+        (2, _) => window::<KERNEL, BLOCKS, 2, ACCUMULATORS>,
+        (_, _) => window::<KERNEL, BLOCKS, 4, ACCUMULATORS>,
     }
 }
 
@@ -232,7 +232,7 @@ unsafe fn stage_quads<const FOLD: usize, const SIGNED: bool>(s: &Stage<'_>) {
         for (i, &source) in rows.iter().enumerate() {
             sources[i / FOLD][i % FOLD] = source;
         }
-        let mut to = s.to.wrapping_add(256 * block);
+        let mut to = s.to.wrapping_add(block * s.block);
         for at in 0..s.count {
             let mut x = [_mm512_setzero_si512(); 4];
             for i in 0..4 {
@@ -256,10 +256,10 @@ unsafe fn stage_quads<const FOLD: usize, const SIGNED: bool>(s: &Stage<'_>) {
                 x[i] = unsigned::<SIGNED>(codes);
             }
             for (v, quads) in interleave(x).into_iter().enumerate() {
-                // SAFETY: a column holds 256 bytes a block.
+                // SAFETY: a block holds 256 bytes a column.
                 unsafe { _mm512_storeu_si512(to.wrapping_add(64 * v).cast(), quads) };
             }
-            to = to.wrapping_add(s.column);
+            to = to.wrapping_add(256);
         }
     }
 }
@@ -272,8 +272,8 @@ unsafe fn stage_quads<const FOLD: usize, const SIGNED: bool>(s: &Stage<'_>) {
 unsafe fn stage_codes<const SIGNED: bool>(s: &Stage<'_>) {
     for (block, &source) in s.sources.iter().enumerate() {
         for at in 0..s.count {
-            let to = s.to.wrapping_add(at * s.column + 64 * block);
-            // SAFETY: 64 bytes are readable in each column of a source, a staged column holds 64 bytes a row.
+            let to = s.to.wrapping_add(block * s.block + 64 * at);
+            // SAFETY: 64 bytes are readable in each column of a source, a block holds 64 bytes a column.
             unsafe {
                 let codes = _mm512_loadu_si512(source.wrapping_add(at * s.pitch).cast());
                 _mm512_storeu_si512(to.cast(), unsigned::<SIGNED>(codes));
@@ -336,21 +336,13 @@ unsafe fn depthwise_tiles<const MR: usize, const FOLD: usize, const STORE: Store
 /// # Safety
 /// The contract of [`TileFn`], for `count` ≥ `WINDOW_ROWS` pixels whose columns follow each other.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn window<
-    const KERNEL: usize,
-    const BLOCKS: usize,
-    const STRIDE: usize,
-    const FOLD: usize,
-    const STORE: Store,
->(
-    t: &Tile<'_>,
-) {
+unsafe fn window<const KERNEL: usize, const BLOCKS: usize, const FOLD: usize, const STORE: Store>(t: &Tile<'_>) {
     // SAFETY: passed on.
     unsafe {
         if STORE == CODES && !t.epilogue.bias.is_empty() {
-            window_tiles::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, true>(t);
+            window_tiles::<KERNEL, BLOCKS, FOLD, STORE, true>(t);
         } else {
-            window_tiles::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, false>(t);
+            window_tiles::<KERNEL, BLOCKS, FOLD, STORE, false>(t);
         }
     }
 }
@@ -361,7 +353,6 @@ unsafe fn window<
 unsafe fn window_tiles<
     const KERNEL: usize,
     const BLOCKS: usize,
-    const STRIDE: usize,
     const FOLD: usize,
     const STORE: Store,
     const BIAS: bool,
@@ -376,32 +367,42 @@ unsafe fn window_tiles<
         // SAFETY: the columns of `count` pixels follow the one that the first pointer of the table points to; the
         // panel holds four vectors for every column and block of the window.
         unsafe {
-            let x = (*t.rows).add(pixel * STRIDE * BLOCKS * 256);
+            let staged = (*t.rows).add(pixel * 256);
+            let x = staged.add(t.channel);
             let (initial, step) = if t.epilogue.weight_zero_point.is_empty() {
                 (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
             } else {
-                let mut rows = [x; 5 * MR];
+                let mut rows = [staged; 5 * MR];
                 for (at, row) in rows[..KERNEL * MR].iter_mut().enumerate() {
-                    *row = x.add((at % MR * STRIDE + at / MR) * BLOCKS * 256);
+                    *row = staged.add((at % MR + at / MR) * 256);
                 }
                 depthwise_corrected::<MR>(rows.as_ptr(), t, &mut corrected);
                 (corrected.as_ptr().cast(), 4)
             };
-            let words = [
-                window_vector::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, BIAS, 0>(x, initial, step, t),
-                window_vector::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, BIAS, 1>(x, initial, step, t),
-                window_vector::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, BIAS, 2>(x, initial, step, t),
-                window_vector::<KERNEL, BLOCKS, STRIDE, FOLD, STORE, BIAS, 3>(x, initial, step, t),
-            ];
+            let v0 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 0>(x, initial, step, t);
+            let v1 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 1>(x, initial, step, t);
+            if STORE == CODES {
+                // Narrowed by halves, finished vectors fit into registers next to the ones in work.
+                let ends = epilogue::ends(t);
+                let mut low = [_mm512_setzero_si512(); MR];
+                for i in 0..MR {
+                    low[i] = epilogue::narrow_half([v0[i], v1[i]], ends);
+                }
+                let v2 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, initial, step, t);
+                let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, initial, step, t);
+                for i in 0..MR {
+                    let high = epilogue::narrow_half([v2[i], v3[i]], ends);
+                    store_segments::<FOLD>(epilogue::narrow_words(low[i], high, ends), y.wrapping_add(i * t.stride), t);
+                }
+                continue;
+            }
+            let v2 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, initial, step, t);
+            let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, initial, step, t);
             let mut pixels = [[_mm512_setzero_si512(); 4]; MR];
             for i in 0..MR {
-                pixels[i] = [words[0][i], words[1][i], words[2][i], words[3][i]];
+                pixels[i] = [v0[i], v1[i], v2[i], v3[i]];
             }
-            if STORE == CODES {
-                store_scaled::<MR, FOLD>(pixels, y, t);
-            } else {
-                store_words::<MR, FOLD, STORE>(pixels, y, t);
-            }
+            store_words::<MR, FOLD, STORE>(pixels, y, t);
         }
     }
 }
@@ -415,7 +416,6 @@ unsafe fn window_tiles<
 unsafe fn window_vector<
     const KERNEL: usize,
     const BLOCKS: usize,
-    const STRIDE: usize,
     const FOLD: usize,
     const STORE: Store,
     const BIAS: bool,
@@ -429,19 +429,13 @@ unsafe fn window_vector<
     let mut acc = [_mm512_setzero_si512(); WINDOW_ROWS];
     // SAFETY: by this function's contract.
     unsafe {
-        let first = initial.add(V).read_unaligned();
         for i in 0..WINDOW_ROWS {
-            acc[i] = first;
-        }
-        if step != 0 {
-            for i in 1..WINDOW_ROWS {
-                acc[i] = initial.add(i * step + V).read_unaligned();
-            }
+            acc[i] = initial.add(i * step + V).read_unaligned();
         }
         for i in 0..WINDOW_ROWS {
             for k in 0..KERNEL {
                 for b in 0..BLOCKS {
-                    let codes = _mm512_loadu_si512(x.add(((i * STRIDE + k) * BLOCKS + b) * 256 + 64 * V).cast());
+                    let codes = _mm512_loadu_si512(x.add(b * t.block + (i + k) * 256 + 64 * V).cast());
                     let weights = _mm512_loadu_si512(t.weights.add(((k * BLOCKS + b) * 4 + V) * 64).cast());
                     acc[i] = _mm512_dpbusd_epi32(acc[i], codes, weights);
                 }
@@ -490,19 +484,20 @@ unsafe fn columns<const MR: usize, const WEIGHTED: bool>(
         let mut x = [core::ptr::null::<u8>(); MR];
         for i in 0..MR {
             // SAFETY: the table holds runs × MR pointers.
-            x[i] = unsafe { *rows.add(run * MR + i) };
+            x[i] = unsafe { *rows.add(run * MR + i) }.wrapping_add(t.channel);
         }
         for block in 0..t.quads {
             let mut weights = [_mm512_setzero_si512(); 4];
             for v in 0..4 {
-                let from = if WEIGHTED { w.wrapping_add(64 * v) } else { ones.wrapping_add(64 * block) };
-                // SAFETY: the panel holds four vectors for every run and block, then one of ones for every block.
+                let from =
+                    if WEIGHTED { w.wrapping_add(64 * v) } else { ones.wrapping_add(64 * (run * t.quads + block)) };
+                // SAFETY: the panel holds four vectors for every run and block, then one of ones.
                 weights[v] = unsafe { _mm512_loadu_si512(from.cast()) };
             }
             for i in 0..MR {
                 for v in 0..4 {
                     // SAFETY: a staged column holds four vectors a block.
-                    let codes = unsafe { _mm512_loadu_si512(x[i].add(256 * block + 64 * v).cast()) };
+                    let codes = unsafe { _mm512_loadu_si512(x[i].add(block * t.block + 64 * v).cast()) };
                     acc[i][v] = _mm512_dpbusd_epi32(acc[i][v], codes, weights[v]);
                 }
             }
@@ -542,36 +537,34 @@ unsafe fn store_codes<const MR: usize, const FOLD: usize, const BIAS: bool>(
             scaled[i][v] = vector[i];
         }
     }
-    // SAFETY: passed on.
-    unsafe { store_scaled::<MR, FOLD>(scaled, y, t) }
+    // SAFETY: passed on; the instruction set is this function's.
+    unsafe {
+        let ends = epilogue::ends(t);
+        for i in 0..MR {
+            store_segments::<FOLD>(epilogue::narrow(scaled[i], ends), y.wrapping_add(i * t.stride), t);
+        }
+    }
 }
 
-/// The rest of it.
+/// Stores a pixel of each segment.
 ///
 /// # Safety
 /// As [`store_codes`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn store_scaled<const MR: usize, const FOLD: usize>(scaled: [[__m512i; 4]; MR], y: *mut u8, t: &Tile<'_>) {
-    // SAFETY: the instruction set is this function's.
-    let (ends, mask) = (unsafe { epilogue::ends(t) }, epilogue::below(t.channels));
-    for i in 0..MR {
-        // SAFETY: likewise.
-        let codes = unsafe { epilogue::narrow(scaled[i], ends) };
-        let y = y.wrapping_add(i * t.stride);
-        // SAFETY: every segment's pixel is writable for `channels` channels, the mask leaves out what lies beyond.
-        unsafe {
-            match FOLD {
-                1 => _mm512_mask_storeu_epi8(y.cast(), mask, codes),
-                2 => {
-                    let second = _mm512_extracti64x4_epi64::<1>(codes);
-                    _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes));
-                    _mm256_mask_storeu_epi8(y.wrapping_add(t.segment).cast(), mask as u32, second);
-                }
-                _ => {
-                    for (f, lane) in lanes(codes).into_iter().enumerate() {
-                        _mm_mask_storeu_epi8(y.wrapping_add(f * t.segment).cast(), mask as u16, lane);
-                    }
+#[inline(always)]
+unsafe fn store_segments<const FOLD: usize>(codes: __m512i, y: *mut u8, t: &Tile<'_>) {
+    let mask = epilogue::below(t.channels);
+    // SAFETY: every segment's pixel is writable for `channels` channels, the mask leaves out what lies beyond.
+    unsafe {
+        match FOLD {
+            1 => _mm512_mask_storeu_epi8(y.cast(), mask, codes),
+            2 => {
+                let second = _mm512_extracti64x4_epi64::<1>(codes);
+                _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes));
+                _mm256_mask_storeu_epi8(y.wrapping_add(t.segment).cast(), mask as u32, second);
+            }
+            _ => {
+                for (f, lane) in lanes(codes).into_iter().enumerate() {
+                    _mm_mask_storeu_epi8(y.wrapping_add(f * t.segment).cast(), mask as u16, lane);
                 }
             }
         }
@@ -646,47 +639,38 @@ unsafe fn grouped_tiles<const MR: usize, const QUADS: usize, const STORE: Store,
         let y = t.output.wrapping_add(tile * MR * t.stride);
         // SAFETY: passed on; the initial values are a vector a pixel, or the same for all.
         unsafe {
-            let acc = in_order(codes::<MR, QUADS, true>(rows, t));
-            if t.epilogue.weight_zero_point.is_empty() {
-                let initial = t.epilogue.initial.as_ptr().add(t.first).cast();
-                finish_pixels::<MR, QUADS, 0, 0, STORE, BIAS>(acc, initial, y, t);
+            let (initial, step) = if t.epilogue.weight_zero_point.is_empty() {
+                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
             } else {
                 grouped_corrected::<MR, QUADS>(rows, t, &mut corrected);
-                finish_pixels::<MR, QUADS, 0, 1, STORE, BIAS>(acc, corrected.as_ptr().cast(), y, t);
-            }
+                (corrected.as_ptr().cast(), 1)
+            };
+            let acc = in_order(codes::<MR, QUADS, true>(rows, t));
+            finish_pixels::<MR, STORE, BIAS>(acc, initial, step, y, t);
         }
     }
 }
 
-/// Adds initial values, `STEP` vectors apart, and stores. `STRIDE` and `STEP` make every use a function of its own,
-/// which is then inlined: calls would pass accumulators through memory.
+/// Adds initial values, `step` vectors apart, and stores. Always inlined: a call would pass accumulators through
+/// memory.
 ///
 /// # Safety
 /// The contract of [`TileFn`], with `y` in place of the output.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn finish_pixels<
-    const MR: usize,
-    const QUADS: usize,
-    const STRIDE: usize,
-    const STEP: usize,
-    const STORE: Store,
-    const BIAS: bool,
->(
+#[inline(always)]
+unsafe fn finish_pixels<const MR: usize, const STORE: Store, const BIAS: bool>(
     mut acc: [__m512i; MR],
     initial: *const __m512i,
+    step: usize,
     y: *mut u8,
     t: &Tile<'_>,
 ) {
     // SAFETY: by this function's contract.
     unsafe {
-        let first = initial.read_unaligned();
         for i in 0..MR {
-            let initial = if STEP == 0 { first } else { initial.add(i * STEP).read_unaligned() };
-            acc[i] = _mm512_add_epi32(acc[i], initial);
+            acc[i] = _mm512_add_epi32(acc[i], initial.add(i * step).read_unaligned());
         }
         if STORE == CODES {
-            return store_pixels::<MR, QUADS, STRIDE, STEP, BIAS>(acc, y, t);
+            return store_pixels::<MR, BIAS>(acc, y, t);
         }
         let mask = epilogue::below(t.channels) as u16;
         for i in 0..MR {
@@ -726,14 +710,24 @@ unsafe fn grouped_window_tiles<const QUADS: usize, const STRIDE: usize, const ST
         // SAFETY: the columns of `count` pixels follow the one that the first pointer of the table points to; the
         // panel holds QUADS vectors for every column and row of the window.
         unsafe {
-            let staged = (*t.rows).add(pixel * STRIDE * t.column);
+            let staged = (*t.rows).add(pixel * STRIDE * 64);
             let x = staged.add(t.channel);
+            let (initial, step) = if t.epilogue.weight_zero_point.is_empty() {
+                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
+            } else {
+                let mut rows = [staged; 3 * MR];
+                for (at, row) in rows.iter_mut().enumerate() {
+                    *row = staged.add((at % MR * STRIDE + at / MR) * 64);
+                }
+                grouped_corrected::<MR, QUADS>(rows.as_ptr(), t, &mut corrected);
+                (corrected.as_ptr().cast(), 1)
+            };
             let mut acc = [[_mm512_setzero_si512(); QUADS]; MR];
             for i in 0..MR {
                 for k in 0..3 {
-                    let column = x.add((i * STRIDE + k) * t.column);
+                    let column = x.add((i * STRIDE + k) * 64);
                     for row in 0..3 {
-                        let lane = _mm512_broadcast_i32x4(_mm_loadu_si128(column.add(64 * row).cast()));
+                        let lane = _mm512_broadcast_i32x4(_mm_loadu_si128(column.add(row * t.block).cast()));
                         for n in 0..QUADS {
                             let weights = _mm512_loadu_si512(t.weights.add(((k * 3 + row) * QUADS + n) * 64).cast());
                             acc[i][n] = _mm512_dpbusd_epi32(acc[i][n], lane, weights);
@@ -741,18 +735,7 @@ unsafe fn grouped_window_tiles<const QUADS: usize, const STRIDE: usize, const ST
                     }
                 }
             }
-            let acc = in_order(acc);
-            if t.epilogue.weight_zero_point.is_empty() {
-                let initial = t.epilogue.initial.as_ptr().add(t.first).cast();
-                finish_pixels::<MR, QUADS, STRIDE, 0, STORE, BIAS>(acc, initial, y, t);
-            } else {
-                let mut rows = [staged; 3 * MR];
-                for (at, row) in rows.iter_mut().enumerate() {
-                    *row = staged.add((at % MR * STRIDE + at / MR) * t.column);
-                }
-                grouped_corrected::<MR, QUADS>(rows.as_ptr(), t, &mut corrected);
-                finish_pixels::<MR, QUADS, STRIDE, 1, STORE, BIAS>(acc, corrected.as_ptr().cast(), y, t);
-            }
+            finish_pixels::<MR, STORE, BIAS>(in_order(acc), initial, step, y, t);
         }
     }
 }
@@ -811,8 +794,8 @@ unsafe fn codes<const MR: usize, const QUADS: usize, const WEIGHTED: bool>(
                 weights[n] = unsafe { _mm512_loadu_si512(w.wrapping_add(64 * n).cast()) };
             }
             for i in 0..MR {
-                // SAFETY: a staged column holds 64 bytes a row, of which `channel` left out a multiple of 16.
-                let lane = unsafe { _mm_loadu_si128(x[i].add(64 * row).cast()) };
+                // SAFETY: a block holds 64 bytes a column, of which `channel` left out a multiple of 16.
+                let lane = unsafe { _mm_loadu_si128(x[i].add(row * t.block).cast()) };
                 for n in 0..QUADS {
                     acc[i][n] = _mm512_dpbusd_epi32(acc[i][n], _mm512_broadcast_i32x4(lane), weights[n]);
                 }
@@ -863,35 +846,24 @@ fn add_neighbours(a: __m512i, b: __m512i) -> __m512i {
 ///
 /// # Safety
 /// The contract of [`TileFn`], with `y` in place of the output.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn store_pixels<
-    const MR: usize,
-    const QUADS: usize,
-    const STRIDE: usize,
-    const STEP: usize,
-    const BIAS: bool,
->(
-    acc: [__m512i; MR],
-    y: *mut u8,
-    t: &Tile<'_>,
-) {
-    // SAFETY: the epilogue's vectors reach over the panel.
-    let scaled = unsafe { epilogue::scale_pixels::<MR, BIAS>(acc, t.first, t) };
-    // SAFETY: the instruction set is this function's.
-    let (ends, mask) = (unsafe { epilogue::ends(t) }, epilogue::below(t.channels) as u16);
-    // Lane l of four narrowed pixels to the front: pixels then follow each other, 16 bytes each.
-    let by_pixel = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    for top in (0..MR).step_by(4) {
-        let mut v = [_mm512_setzero_si512(); 4];
-        for i in 0..4 {
-            v[i] = scaled[(top + i).min(MR - 1)];
-        }
-        // SAFETY: likewise.
-        let codes = lanes(_mm512_permutexvar_epi32(by_pixel, unsafe { epilogue::narrow(v, ends) }));
-        for i in top..(top + 4).min(MR) {
-            // SAFETY: the pixel is writable for `channels` channels, the mask leaves out what lies beyond.
-            unsafe { _mm_mask_storeu_epi8(y.wrapping_add(i * t.stride).cast(), mask, codes[i - top]) };
+#[inline(always)]
+unsafe fn store_pixels<const MR: usize, const BIAS: bool>(acc: [__m512i; MR], y: *mut u8, t: &Tile<'_>) {
+    let mask = epilogue::below(t.channels) as u16;
+    // SAFETY: the caller's instruction set; the epilogue's vectors reach over the panel; every pixel is writable
+    // for `channels` channels, the mask leaves out what lies beyond.
+    unsafe {
+        let (scaled, ends) = (epilogue::scale_pixels::<MR, BIAS>(acc, t.first, t), epilogue::ends(t));
+        // Lane l of four narrowed pixels to the front: pixels then follow each other, 16 bytes each.
+        let by_pixel = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        for top in (0..MR).step_by(4) {
+            let mut v = [_mm512_setzero_si512(); 4];
+            for i in 0..4 {
+                v[i] = scaled[(top + i).min(MR - 1)];
+            }
+            let codes = lanes(_mm512_permutexvar_epi32(by_pixel, epilogue::narrow(v, ends)));
+            for i in top..(top + 4).min(MR) {
+                _mm_mask_storeu_epi8(y.wrapping_add(i * t.stride).cast(), mask, codes[i - top]);
+            }
         }
     }
 }

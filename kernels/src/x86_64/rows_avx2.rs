@@ -97,7 +97,7 @@ unsafe fn stage<const FOLD: usize, const SIGNED: bool>(s: &Stage<'_>) {
         for (i, &source) in rows.iter().enumerate() {
             sources[i / FOLD][i % FOLD] = source;
         }
-        let mut to = s.to.wrapping_add(128 * block);
+        let mut to = s.to.wrapping_add(block * s.block);
         for at in 0..s.count {
             let mut x = [_mm256_setzero_si256(); 2];
             for i in 0..2 {
@@ -105,10 +105,10 @@ unsafe fn stage<const FOLD: usize, const SIGNED: bool>(s: &Stage<'_>) {
                 x[i] = unsafe { source::<FOLD, SIGNED>(sources[i], at * s.pitch) };
             }
             for (v, dwords) in interleave(x).into_iter().enumerate() {
-                // SAFETY: a column holds 128 bytes a block.
+                // SAFETY: a block holds 128 bytes a column.
                 unsafe { _mm256_storeu_si256(to.wrapping_add(32 * v).cast(), dwords) };
             }
-            to = to.wrapping_add(s.column);
+            to = to.wrapping_add(128);
         }
     }
 }
@@ -149,16 +149,17 @@ unsafe fn columns<const MR: usize, const FOLD: usize, const STORE: Store, const 
         let mut x = [core::ptr::null::<u8>(); MR];
         for i in 0..MR {
             // SAFETY: the table holds runs × MR pointers.
-            x[i] = unsafe { *rows.add(run * MR + i) };
+            x[i] = unsafe { *rows.add(run * MR + i) }.wrapping_add(t.channel);
         }
         for block in 0..t.quads {
             for v in 0..4 {
-                let from = if WEIGHTED { w.wrapping_add(32 * v) } else { ones.wrapping_add(32 * block) };
-                // SAFETY: the panel holds four vectors for every run and block, then one of ones for every block.
+                let from =
+                    if WEIGHTED { w.wrapping_add(32 * v) } else { ones.wrapping_add(32 * (run * t.quads + block)) };
+                // SAFETY: the panel holds four vectors for every run and block, then one of ones.
                 let weights = unsafe { _mm256_loadu_si256(from.cast()) };
                 for i in 0..MR {
                     // SAFETY: a staged column holds four vectors a block.
-                    let codes = unsafe { _mm256_loadu_si256(x[i].add(128 * block + 32 * v).cast()) };
+                    let codes = unsafe { _mm256_loadu_si256(x[i].add(block * t.block + 32 * v).cast()) };
                     acc[i][v] = _mm256_add_epi32(acc[i][v], _mm256_madd_epi16(codes, weights));
                 }
             }
@@ -212,8 +213,8 @@ unsafe fn codes<const MR: usize, const VECTORS: usize, const STORE: Store, const
         }
         for row in 0..t.quads {
             for i in 0..MR {
-                // SAFETY: a staged column holds 32 bytes a row, of which `channel` left out a multiple of 16.
-                let codes = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(x[i].add(32 * row).cast()) });
+                // SAFETY: a block holds 32 bytes a column, of which `channel` left out a multiple of 16.
+                let codes = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(x[i].add(row * t.block).cast()) });
                 let even = _mm256_and_si256(codes, _mm256_set1_epi16(0x00ff));
                 let odd = _mm256_srli_epi16::<8>(codes);
                 for n in 0..VECTORS {
