@@ -54,7 +54,7 @@ mod transposed;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
-pub use choose::{Choice, choose};
+pub use choose::{Choice, choose, kernels};
 pub use isa::{Isa, IsaError, IsaName};
 pub use plan::Plan;
 pub use qexact_reference as reference;
