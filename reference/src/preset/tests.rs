@@ -141,3 +141,21 @@ fn brevitas_shifts_by_exponents() {
         assert!(of(s_x, s_w, s_y).is_err());
     }
 }
+
+#[test]
+fn fbgemm_divides_biases_of_one_scale_a_channel_and_fuses_those_of_one() {
+    use crate::requantize::Bias;
+    let (bias, mut apart): (Vec<f32>, _) = ((0..1000u16).map(|i| f32::from(i) * 0.00137 - 0.4).collect(), [0; 2]);
+    let weights = alloc::vec![S_W; 1000];
+    let s = 0.0123456789f64 as f32 * S_W as f32;
+    let rule = fbgemm(scales(0.0123456789, WeightScale::PerChannel(&weights), S_Y), Some(&bias), false).unwrap();
+    let Bias::Addend(addend) = rule.bias() else { panic!("{:?}", rule.bias()) };
+    for (a, b) in addend.iter().zip(&bias) {
+        assert_eq!(*a, b / s);
+        apart[0] += u32::from(*a != b * (1.0 / s));
+        apart[1] += u32::from(*a != (b / s).round());
+    }
+    assert!(apart.iter().all(|&n| n > 0), "{apart:?}");
+    let rule = fbgemm(scales(0.0123456789, ONE, S_Y), Some(&bias), false).unwrap();
+    assert_eq!(*rule.bias(), Bias::Fused { bias, reciprocal: [(1.0 / f64::from(s)) as f32].into() });
+}
