@@ -138,7 +138,7 @@ mod tests {
             apart[1] += u32::from(alpha != inverse * weight * (x / y) as f32);
             apart[2] += u32::from(beta != (f64::from(bias - mean * (inverse * weight)) / y) as f32);
             apart[3] += u32::from(beta != (bias - mean * inverse * weight) / y as f32);
-            apart[4] += u32::from(inverse != 1.0 / ((f64::from(var) + eps).sqrt() as f32));
+            apart[4] += u32::from(inverse != 1.0 / sqrt((f64::from(var) + eps) as f32));
         }
         assert!(apart.iter().all(|&n| n > 0), "{apart:?}");
     }
