@@ -372,6 +372,8 @@ def main():
     found = json.loads(known.read_text()) if known.exists() else {}
     tree = Tree(folder)
     chosen = [change for change in MUTATIONS if options.only in f"{change[0]} {change[1]}"]
+    if failing := tree.noticed():
+        raise SystemExit(f"without any change these fail: {failing}")
     for step, check in [("tests", tree.noticed), ("recordings", tree.noticed_by_recordings)]:
         for change in chosen:
             key = " | ".join(change)

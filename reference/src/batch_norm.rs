@@ -124,7 +124,7 @@ mod tests {
     /// Every rounding of alpha and beta, in the order that PyTorch has.
     #[test]
     fn alpha_and_beta_are_rounded_where_they_say() {
-        let mut apart = [0; 5];
+        let mut apart = [0; 4];
         for i in 1..2000u16 {
             let t = f32::from(i);
             let [weight, bias, mean, var] = [0.3 + t * 0.0017, t * 0.011 - 3.0, 1.3 - t * 0.0023, 0.01 + t * 0.0007];
@@ -138,7 +138,6 @@ mod tests {
             apart[1] += u32::from(alpha != inverse * weight * (x / y) as f32);
             apart[2] += u32::from(beta != (f64::from(bias - mean * (inverse * weight)) / y) as f32);
             apart[3] += u32::from(beta != (bias - mean * inverse * weight) / y as f32);
-            apart[4] += u32::from(inverse != 1.0 / sqrt((f64::from(var) + eps) as f32));
         }
         assert!(apart.iter().all(|&n| n > 0), "{apart:?}");
     }
