@@ -47,6 +47,15 @@ fn find(isa: IsaName, kind: Kind) -> Option<&'static Microkernel> {
     ALL.iter().find(|kernel| kernel.isa == isa && kernel.kind == kind)
 }
 
+/// The names of everything that [`choose`] can return for an instruction set.
+pub fn kernels(isa: IsaName) -> impl Iterator<Item = &'static str> {
+    let reference = (isa == IsaName::Reference).then_some(REFERENCE);
+    ALL.iter().filter(move |kernel| kernel.isa == isa).map(|kernel| kernel.name).chain(reference)
+}
+
+/// What computes where there is no kernel.
+const REFERENCE: &str = "reference";
+
 /// The kernel that a shape gets, and how it reads its input.
 #[derive(Clone, Copy)]
 pub struct Choice {
@@ -101,7 +110,7 @@ fn kinds(shape: &Conv) -> [Kind; 3] {
 
 impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.kernel.map_or("reference", |kernel| kernel.name))
+        f.pad(self.kernel.map_or(REFERENCE, |kernel| kernel.name))
     }
 }
 

@@ -59,7 +59,7 @@ mod transposed;
 mod x86_64;
 
 pub use binary::BinaryLinear;
-pub use choose::{Choice, choose, choose_narrow};
+pub use choose::{Choice, choose, choose_narrow, kernels};
 pub use isa::{Isa, IsaError, IsaName};
 pub use plan::Plan;
 pub use qexact_reference as reference;

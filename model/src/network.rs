@@ -7,7 +7,7 @@ use qexact_reference::layer::LayerParts;
 use qexact_reference::mean::Mean;
 use qexact_reference::mul::Mul;
 use qexact_reference::pool::{AdaptivePool, Average, Divisor, Pool};
-use qexact_reference::preset::{DynamicEngine, WeightScale, torch_linear_dynamic};
+use qexact_reference::preset::{DynamicEngine, Scales, WeightScale, torch_linear_dynamic};
 use qexact_reference::quantizer::Quantizer;
 use qexact_reference::table::Table;
 use qexact_reference::{CodeType, Conv, Error, Layer, Quantization, Rule, dynamic};
@@ -203,7 +203,11 @@ pub struct LayerNode {
     /// OHWI.
     pub(crate) weight: Vec<i8>,
     pub(crate) weight_zero_point: Vec<i32>,
-    pub(crate) weight_scales: usize,
+    pub(crate) weight_scale: Vec<f64>,
+    /// In real units, where the export holds real numbers.
+    pub(crate) bias: Option<Vec<f32>>,
+    /// `None` where real numbers are stored.
+    pub(crate) output: Option<Quantization>,
     pub(crate) rule: Rule,
 }
 
@@ -220,7 +224,21 @@ impl LayerNode {
 
     /// Number of weight scales: 1 (per tensor) or one an output channel.
     pub fn weight_scales(&self) -> usize {
-        self.weight_scales
+        self.weight_scale.len()
+    }
+
+    /// What any preset derives a rule from; `None` where the layer stores real numbers.
+    pub fn scales(&self) -> Option<Scales<'_>> {
+        let weight = match self.weight_scale[..] {
+            [scale] => WeightScale::PerTensor(scale),
+            _ => WeightScale::PerChannel(&self.weight_scale),
+        };
+        Some(Scales { input: self.input.scale(), weight, output: self.output? })
+    }
+
+    /// The bias in real units, one number a channel, where the export holds real numbers.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
     }
 
     /// Bytes of weights.

@@ -95,3 +95,50 @@ impl BatchNorm {
         self.shared.apply(code, self.alpha[channel], self.beta[channel])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::CodeType;
+
+    fn one(eps: f64, [weight, bias, mean, var]: [f32; 4], [x, y]: [f64; 2], relu: bool) -> BatchNorm {
+        let p = Parameters { weight: &[weight], bias: &[bias], running_mean: &[mean], running_var: &[var], eps };
+        let q = |scale| Quantization::new(scale, 7, CodeType::U8).unwrap();
+        BatchNorm::new(&p, q(x), q(y), relu).unwrap()
+    }
+
+    #[test]
+    fn the_multiply_add_is_fused_and_a_relu_bounds_it() {
+        // 3·(1 + ε) is 3 + 3ε, in f32 3 + 4ε: less 3.5 + 4ε that is −0.5 − ε, or the tie −0.5.
+        let norm = BatchNorm {
+            alpha: [1.0 + f32::EPSILON].into(),
+            beta: [-(1.0 + f32::EPSILON) * 3.0 - 0.5].into(),
+            ..one(0.0, [1.0, 0.0, 0.0, 1.0], [1.0; 2], false)
+        };
+        assert_eq!(norm.apply(10, 0), 6, "below the tie");
+        assert_eq!((1.0 + f32::EPSILON) * 3.0 + norm.beta[0], -0.5, "and on it with two roundings");
+        let relu = one(0.0, [1.0, -100.0, 0.0, 1.0], [1.0; 2], true);
+        assert_eq!((relu.apply(0, 0), relu.apply(255, 0)), (7, 155));
+    }
+
+    /// Every rounding of alpha and beta, in the order that PyTorch has.
+    #[test]
+    fn alpha_and_beta_are_rounded_where_they_say() {
+        let mut apart = [0; 4];
+        for i in 1..2000u16 {
+            let t = f32::from(i);
+            let [weight, bias, mean, var] = [0.3 + t * 0.0017, t * 0.011 - 3.0, 1.3 - t * 0.0023, 0.01 + t * 0.0007];
+            let (x, y, eps) = (0.0123456789 + f64::from(t) * 1e-6, 0.0345678912, 1e-5);
+            let norm = one(eps, [weight, bias, mean, var], [x, y], false);
+            let inverse = 1.0 / sqrt(var + eps as f32);
+            let alpha = (f64::from(inverse * weight) * (x / y)) as f32;
+            let beta = (f64::from(bias - mean * inverse * weight) / y) as f32;
+            assert_eq!((norm.alpha[0], norm.beta[0]), (alpha, beta));
+            apart[0] += u32::from(alpha != (f64::from(inverse * weight) * f64::from(x as f32 / y as f32)) as f32);
+            apart[1] += u32::from(alpha != inverse * weight * (x / y) as f32);
+            apart[2] += u32::from(beta != (f64::from(bias - mean * (inverse * weight)) / y) as f32);
+            apart[3] += u32::from(beta != (bias - mean * inverse * weight) / y as f32);
+        }
+        assert!(apart.iter().all(|&n| n > 0), "{apart:?}");
+    }
+}

@@ -17,3 +17,25 @@ pub fn relu_real(reals: &mut [f32]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    #[test]
+    fn codes_are_bounded_by_the_zero_point() {
+        let (mut u8s, mut i8s) = ([0u8, 6, 7, 8, 255], [-128i8, -8, -7, -6, 127]);
+        relu(&mut u8s, 7);
+        relu(&mut i8s, -7);
+        assert_eq!((u8s, i8s), ([7, 7, 7, 8, 255], [-7, -7, -7, -6, 127]));
+    }
+
+    #[test]
+    fn of_real_numbers_nan_and_negative_zero_stay() {
+        let mut reals = [-1.0, -0.0, 0.0, 1.0, f32::NAN, f32::NEG_INFINITY];
+        relu_real(&mut reals);
+        assert_eq!(reals[..4].iter().map(|x| x.to_bits()).collect::<Vec<_>>(), [0, 1 << 31, 0, 0x3f80_0000]);
+        assert!(reals[4].is_nan() && reals[5] == 0.0);
+    }
+}

@@ -368,4 +368,12 @@ mod tests {
         let empty = Region { rows: 0..0, channels: 0..2 };
         assert!(matches!(run(&empty, Input::U8(&x), Output::I32(&mut [])), Error::Range { .. }));
     }
+
+    #[test]
+    fn sums_over_taps_wrap() {
+        // Two taps of 20000 products 255·255 each: every tap fits an int32, their sum does not.
+        let weight = vec![-128; 40_000];
+        let layer = layer("conv ic20000oc1ih1kh1iw2kw2", 255, &weight, &[127]).unwrap();
+        assert_eq!(layer.accumulator(&[0u8; 40_000], 0, 0), (40_000i64 * 255 * 255) as i32);
+    }
 }

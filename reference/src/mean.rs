@@ -150,4 +150,29 @@ mod tests {
         let integer = Mean::Integer { clamp: [0, 255] };
         assert_eq!(mean_pool(&pool, Divisor::Image, &integer, &[20u8, 31]).unwrap(), [20, 26, 31]);
     }
+
+    /// Sums in f32, pixel by pixel, divided by the count and then by the scale.
+    #[test]
+    fn windows_of_reals_round_after_every_step() {
+        use crate::float::round_ties_even;
+        let (mut apart, mut state) = ([0; 2], 1u32);
+        for i in 0..20_000u16 {
+            let mut random = || {
+                state = state.wrapping_mul(1664525).wrapping_add(1013904223);
+                (state >> 24) as i32
+            };
+            let codes: [i32; 6] = core::array::from_fn(|_| random());
+            // Twice the input's scale: ties are frequent.
+            let s = (0.01 + f64::from(i) * 1e-5) as f32;
+            let (input, output) = (u8(s.into(), 3), u8((2.0 * s).into(), 0));
+            let code = |v: f32| round_ties_even(v) as i32;
+            let sum = codes.iter().fold(0.0, |sum, &q| sum + s * (q - 3) as f32);
+            let got = mean(Mean::Real { input, output }, &codes);
+            assert_eq!(got, code(sum / 6.0 / (2.0 * s)).clamp(0, 255));
+            apart[0] += u32::from(got != code(sum / (2.0 * s) / 6.0).clamp(0, 255));
+            let exact: f64 = codes.iter().map(|&q| f64::from(s * (q - 3) as f32)).sum();
+            apart[1] += u32::from(got != code(exact as f32 / 6.0 / (2.0 * s)).clamp(0, 255));
+        }
+        assert!(apart.iter().all(|&n| n > 0), "{apart:?}");
+    }
 }

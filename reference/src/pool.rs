@@ -418,4 +418,44 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_window_without_pixels_gives_the_smallest_code() {
+        // Two taps, one before the image and one behind it.
+        let axis = Axis { input: 1, kernel: 2, stride: 1, padding: [1; 2], dilation: 2 };
+        let pool = Pool { batch: 1, channels: 1, axes: [Axis::UNIT, Axis::UNIT, axis], ceil_mode: false };
+        assert_eq!(max_pool(&pool, &[5i8]).unwrap(), [-128]);
+        assert_eq!(max_pool(&pool, &[5u8]).unwrap(), [0]);
+    }
+
+    /// At ties, where the last bit of a reciprocal decides.
+    #[test]
+    fn averages_are_products_with_reciprocals() {
+        use crate::float::{fma, round_ties_even};
+        let mut apart = [0; 3];
+        for (n, mean) in (2..300usize).step_by(2).flat_map(|n| (0..255).map(move |mean| (n, mean))) {
+            let (sum, of) = (mean * n as i32 + n as i32 / 2, n as f32);
+            for zero_point in [0, 7, 128, 255] {
+                let average = |memory| Average { memory, zero_point, codes: CodeType::U8 }.of_sum(sum, n, n);
+                let (acc, z) = ((sum - zero_point * n as i32) as f32, zero_point as f32);
+                let last = average(Memory::ChannelsLast);
+                assert_eq!(last, round_ties_even(acc * (1.0 / of)) as i32 + zero_point);
+                apart[0] += u32::from(last != round_ties_even(acc / of) as i32 + zero_point);
+                let contiguous = average(Memory::Contiguous);
+                assert_eq!(contiguous, round_ties_even(acc * (1.0 / of) + z) as i32);
+                apart[1] += u32::from(contiguous != round_ties_even(acc / of + z) as i32);
+                apart[2] += u32::from(contiguous != round_ties_even(fma(acc, 1.0 / of, z)) as i32);
+            }
+        }
+        assert!(apart.iter().all(|&n| n > 0), "{apart:?}");
+    }
+
+    #[test]
+    fn contiguous_adaptive_averages_divide_by_depth_then_height_then_width() {
+        let average = Average { memory: Memory::Contiguous, zero_point: 0, codes: CodeType::U8 };
+        // Means 0.5, 6.5 and 0.5; one division, a quotient or another order give 0, 6 and 0.
+        assert_eq!(average.of_adaptive_sum(35, [1, 7, 10]), 1);
+        assert_eq!(average.of_adaptive_sum(91, [1, 2, 7]), 7);
+        assert_eq!(35.0 * (1.0 / 10.0f32 / 7.0), 0.5);
+    }
 }

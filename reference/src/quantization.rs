@@ -219,4 +219,40 @@ mod tests {
         assert_eq!(zero_points, [72]);
         assert!(signed_weights(&[], &[256]).is_err() && signed_weights(&[], &[-1]).is_err());
     }
+
+    /// Beside ties a product with the f32 reciprocal of the f32 scale is neither a quotient nor a product with the
+    /// reciprocal of the f64 scale.
+    #[test]
+    fn quantizing_multiplies_with_the_reciprocal_of_the_f32_scale() {
+        use crate::float::round_ties_even;
+        let mut apart = [0; 2];
+        for i in 0..1000 {
+            let scale = 0.01 + f64::from(i) * 1.234567890123e-5;
+            let (rule, s) = (Quantization::new(scale, 0, CodeType::U8).unwrap().quantize(), scale as f32);
+            for k in 0..200u8 {
+                let x = (f32::from(k) + 0.5) * s;
+                let want = round_ties_even(x * (1.0 / s));
+                assert_eq!(rule.apply(x), want as i32);
+                apart[0] += u32::from(want != round_ties_even(x / s));
+                apart[1] += u32::from(want != round_ties_even(x * (1.0 / scale) as f32));
+            }
+        }
+        assert!(apart.iter().all(|&n| n > 0), "{apart:?}");
+    }
+
+    #[test]
+    fn dequantizing_multiplies_the_f32_scale_and_the_difference() {
+        let mut apart = [0; 2];
+        for i in 0..100 {
+            let scale = 0.01 + f64::from(i) * 1.234567890123e-5;
+            let (q, s) = (Quantization::new(scale, 77, CodeType::U8).unwrap(), scale as f32);
+            for code in 0..256 {
+                let want = s * (code - 77) as f32;
+                assert_eq!(q.dequantize(code), want);
+                apart[0] += u32::from(want != (scale * f64::from(code - 77)) as f32);
+                apart[1] += u32::from(want != s * code as f32 - s * 77.0);
+            }
+        }
+        assert!(apart.iter().all(|&n| n > 0), "{apart:?}");
+    }
 }

@@ -288,4 +288,11 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn fbgemm_takes_few_kernels_as_depthwise() {
+        let takes = |shape: &str| fbgemm_takes_depthwise(&shape.parse().unwrap());
+        assert!(takes("conv ic8oc8g8ih9kh3ph1") && takes("conv ic8oc8g8ih9kh7ph3"));
+        assert!(!takes("conv ic8oc8g8ih9kh9ph4") && !takes("conv ic8oc8g8ih9kh3dh2ph1"));
+    }
 }

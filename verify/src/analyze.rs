@@ -6,14 +6,14 @@
 //! there are codes in the range that do ([`Worst::input`]). A recording adds how many of its outputs would be touched.
 
 use crate::network::{accumulator, element, layer_input};
+use crate::other_rules::other_rules;
 use crate::render::{grouped, table};
 use qexact_model::{Data, Export, LayerNode, Network, Operator};
 use qexact_reference::add::Add;
 use qexact_reference::mul::Mul;
 use qexact_reference::pool::Divisor;
-use qexact_reference::requantize::{Bias, F32Mul, Overflow};
 use qexact_reference::saturation::{Machine, excess, in_pairs, saturating_inputs};
-use qexact_reference::{Conv, Layer, Rule};
+use qexact_reference::{Conv, Layer};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -116,7 +116,9 @@ pub struct Recorded {
     pub saturated: u64,
     /// Of these, outputs whose code is another then.
     pub changed: u64,
-    /// For every other rule that fits the layer, the outputs whose code it would change.
+    /// For every rule that fits the layer, the outputs whose code it would change: presets of R21 with the layer's own
+    /// scales and bias, and, of a layer with R6, its rule with one decision made differently. The layer's own rule may be
+    /// among them, and changes none.
     pub other_rules: BTreeMap<&'static str, u64>,
 }
 
@@ -280,10 +282,7 @@ impl Recorded {
         let layer = node.layer();
         let rows = input.len() / layer.shape().image_len() * layer.shape().pixels();
         let mut recorded = Recorded { outputs: 0, saturated: 0, changed: 0, other_rules: BTreeMap::new() };
-        let others = match layer.rule() {
-            Rule::F32Mul(rule) => other_rules(rule, layer.shape().out_channels),
-            _ => Vec::new(),
-        };
+        let others = other_rules(node);
         recorded.other_rules = others.iter().map(|(name, _)| (*name, 0)).collect();
         for channel in 0..layer.shape().out_channels {
             let affected = pairs.channels_affected.binary_search(&channel).is_ok();
@@ -294,7 +293,7 @@ impl Recorded {
                 recorded.outputs += 1;
                 for (name, other) in &others {
                     *recorded.other_rules.entry(name).or_default() +=
-                        u64::from(other.apply(accumulator, channel) as u32 != code(accumulator));
+                        u64::from(other.apply(accumulator, channel, 0.0).bits() != code(accumulator));
                 }
                 if let (true, Data::U8(input)) = (affected, input) {
                     let machine = in_pairs(&layer, input, row, channel);
@@ -305,33 +304,6 @@ impl Recorded {
         }
         recorded
     }
-}
-
-/// A rule's neighbours: the same but for one decision that runtimes make differently.
-fn other_rules(rule: &F32Mul, channels: usize) -> Vec<(&'static str, F32Mul)> {
-    let with = |bias: Bias| {
-        let multiplier = (0..channels).map(|channel| rule.multiplier(channel)).collect();
-        let [lo, hi] = rule.clamp();
-        let other = F32Mul::new(multiplier, bias, rule.zero_point(), rule.output());
-        other.and_then(|other| other.clamped(lo, hi)).expect("parts of a rule").overflow(rule.overflow_mode())
-    };
-    let integer = |bias: f64| bias.round_ties_even() as i32;
-    let mut others = Vec::new();
-    match rule.bias() {
-        Bias::Addend(addend) => {
-            others.push(("int32 bias", with(Bias::I32(addend.iter().map(|&a| integer(a.into())).collect()))));
-        }
-        Bias::Fused { bias, reciprocal } => {
-            let of = |i: usize| reciprocal[if reciprocal.len() == 1 { 0 } else { i }];
-            let exact = bias.iter().enumerate().map(|(i, &b)| integer(f64::from(b) * f64::from(of(i))));
-            others.push(("int32 bias", with(Bias::I32(exact.collect()))));
-            let rounded = bias.iter().enumerate().map(|(i, &b)| b * of(i));
-            others.push(("bias not fused", with(Bias::Addend(rounded.collect()))));
-        }
-        _ => {}
-    }
-    others.push(("clamp first", rule.clone().overflow(Overflow::ClampFirst)));
-    others
 }
 
 impl fmt::Display for Verdict {
@@ -380,16 +352,23 @@ impl fmt::Display for Analysis {
         }
         writeln!(f, "codes of the {} samples recorded in full that would be others", self.samples)?;
         let recorded = || self.layers.iter().filter_map(|layer| Some((&layer.name, layer.recorded.as_ref()?)));
-        let mut rules: Vec<&str> = recorded().flat_map(|(_, r)| r.other_rules.keys().copied()).collect();
-        rules.sort_unstable();
-        rules.dedup();
-        let header = ["layer", "codes", "with saturated pairs", "changed by them"];
-        let mut rows = table(&[&header[..], &rules].concat(), 1);
+        let mut rows = table(&["layer", "codes", "with saturated pairs", "changed by them"], 1);
         for (name, r) in recorded() {
-            let rules = rules.iter().map(|rule| r.other_rules.get(rule).map_or("–".into(), |&n| grouped(n)));
             let counts = [r.outputs, r.saturated, r.changed].map(grouped);
-            rows.add_row(std::iter::once(name.clone()).chain(counts).chain(rules));
+            rows.add_row(std::iter::once(name.clone()).chain(counts));
         }
+        writeln!(f, "{rows}")?;
+        // A line for each, because there are more rules than fit a line.
+        let mut rows = table(&["layer", "another rule", "changed", "of"], 2);
+        for (name, r) in recorded() {
+            for (rule, &changed) in r.other_rules.iter().filter(|(_, changed)| **changed > 0) {
+                rows.add_row([name.clone(), (*rule).to_string(), grouped(changed), grouped(r.outputs)]);
+            }
+        }
+        writeln!(
+            f,
+            "codes that other rules would change, with the layer's own scales and bias; rules that change none are left out"
+        )?;
         writeln!(f, "{rows}")
     }
 }

@@ -13,5 +13,6 @@ pub mod fill;
 pub mod guard;
 pub mod inspect;
 pub mod network;
+mod other_rules;
 pub mod render;
 pub mod vectors;

@@ -1,8 +1,9 @@
 //! `qexact analyze`: what is called safe never saturates, what is not does.
 
 use qexact_kernels::Isa;
-use qexact_model::{Data, Export, Operator, open};
+use qexact_model::{Data, Export, LayerNode, Operator, open};
 use qexact_reference::layer::LayerParts;
+use qexact_reference::preset;
 use qexact_reference::saturation::{Machine, in_pairs};
 use qexact_reference::{CodeType, Conv, Layer, Linear, Rule};
 use qexact_verify::analyze::{Pairs, Verdict, analyze};
@@ -222,4 +223,64 @@ fn recorded_outputs_are_counted_as_verify_finds_them() {
     }
     assert!(saturated > 0);
     println!("{analysis}");
+}
+
+/// The outputs of a layer that a rule changes, counted without the code under test.
+fn changed(export: &Export, name: &str, other: impl Fn(&LayerNode) -> Rule) -> u64 {
+    let node = export.network.nodes().iter().find(|node| node.name == name).unwrap();
+    let Operator::Layer(layer) = &node.operator else { unreachable!("a layer") };
+    let input = export.recording.as_ref().unwrap().value(node.inputs[0]).unwrap();
+    let input = if layer.is_linear() { input.data() } else { input.channels_last() };
+    let Data::U8(codes) = input.as_ref() else { unreachable!("u8 codes") };
+    let (other, channels) = (other(layer), layer.shape().out_channels);
+    let rows = codes.len() / layer.shape().image_len() * layer.shape().pixels();
+    let differs = |&at: &usize| {
+        let accumulator = layer.layer().accumulator(codes, at / channels, at % channels);
+        layer.rule().apply(accumulator, at % channels, 0.0) != other.apply(accumulator, at % channels, 0.0)
+    };
+    (0..rows * channels).filter(differs).count() as u64
+}
+
+#[test]
+fn other_rules_are_presets_of_the_layers_own_scales() {
+    let export = Export::from_bytes(&odd()).unwrap();
+    let analysis = analyze("odd", &export);
+    let mut seen = 0;
+    for layer in &analysis.layers {
+        let rules = &layer.recorded.as_ref().unwrap().other_rules;
+        assert_eq!(rules["fbgemm"], 0, "the layer's own rule: {}", layer.name);
+        for name in ["qnnpack", "onednn", "pt2e", "ort", "tflite_reference", "tflite_ruy", "nearest power of two"] {
+            assert!(rules.contains_key(name), "{} {name}", layer.name);
+        }
+        let qnnpack = changed(&export, &layer.name, |node| {
+            let rule = preset::qnnpack(node.scales().unwrap(), node.bias(), false).unwrap();
+            let [lo, hi] = node.rule().codes().unwrap().range();
+            Rule::F32Mul(rule.clamped(lo, hi).unwrap())
+        });
+        assert_eq!(rules["qnnpack"], qnnpack, "{}", layer.name);
+        assert!(rules["nearest power of two"] > layer.recorded.as_ref().unwrap().outputs / 10, "a coarse rule");
+        seen += qnnpack;
+    }
+    assert!(seen > 0, "integer biases change something");
+    let json = serde_json::to_value(&analysis).unwrap();
+    assert!(json["layers"][0]["recorded"]["other_rules"]["tflite_ruy"].is_u64());
+    assert!(analysis.to_string().contains("nearest power of two"));
+}
+
+#[test]
+fn powers_of_two_tell_rules_apart_at_ties_alone() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/networks/fixed_point_int4.safetensors");
+    let mut analysis = analyze("int4", &Export::read(&path).unwrap());
+    let fc = analysis.layers.pop().unwrap().recorded.unwrap();
+    assert!(fc.outputs > 0 && fc.other_rules.is_empty(), "real numbers have no other rule: {:?}", fc.other_rules);
+    let mut away = 0;
+    for layer in &analysis.layers {
+        let rules = &layer.recorded.as_ref().unwrap().other_rules;
+        // Every product is exact: nothing but the rounding of ties is left.
+        for name in ["nearest power of two", "ort", "onnx_reference", "qnnpack", "fbgemm", "onednn"] {
+            assert_eq!(rules[name], 0, "{} {name}", layer.name);
+        }
+        away += rules["tflite_reference_fully_connected"];
+    }
+    assert!(away > 0, "ties away from zero");
 }

@@ -86,12 +86,40 @@ const FILES: &[(&str, usize, usize, usize)] = &[
     ("xnnpack.average_pool_2d", 10, 1494, 0),
     ("xnnpack.quantize", 10, 2025, 0),
     ("xnnpack.requantize", 10, 7360, 0),
+    ("fbgemm.conv1d.more", 6, 719, 0),
+    ("fbgemm.conv2d.more", 12, 3402, 0),
+    ("fbgemm.conv3d.more", 4, 742, 0),
+    ("fbgemm.linear.extreme", 30, 1440, 0),
+    ("fbgemm.linear.more", 10, 833, 0),
+    ("onednn.conv1d.more", 6, 719, 0),
+    ("onednn.conv2d.more", 12, 3402, 0),
+    ("onednn.conv3d.more", 4, 742, 0),
+    ("onednn.linear.extreme", 30, 1440, 0),
+    ("onednn.linear.more", 10, 833, 0),
+    ("ort.QGemm.extreme", 24, 864, 0),
+    ("ort.QGemm.more", 10, 833, 0),
+    ("ort.QLinearAdd.more", 8, 1302, 0),
+    ("ort.QLinearConv1d.more", 6, 730, 0),
+    ("ort.QLinearConv2d.more", 12, 3395, 0),
+    ("ort.QLinearConv3d.more", 4, 760, 0),
+    ("ort.QLinearGlobalAveragePool.more", 6, 102, 0),
+    ("ort.QLinearMatMul.more", 10, 833, 0),
+    ("ort.QLinearMul.more", 8, 1302, 0),
+    ("ort.QuantizeLinear.more", 5, 1008, 0),
+    ("qnnpack.conv2d.more", 12, 3402, 0),
+    ("qnnpack.linear.extreme", 10, 480, 0),
+    ("qnnpack.linear.more", 10, 833, 0),
+    ("x86.conv2d.more", 12, 3402, 0),
+    ("x86.linear.extreme", 30, 1440, 0),
+    ("x86.linear.more", 10, 833, 0),
 ];
 
 /// The tensors that a runtime returned.
 fn outputs(file: &str) -> &'static [&'static str] {
     match file {
-        "aten.quantize_per_tensor" | "aten.quantize_per_channel" | "ort.QuantizeLinear" => &["q", "x_dequant"],
+        "aten.quantize_per_tensor" | "aten.quantize_per_channel" | "ort.QuantizeLinear" | "ort.QuantizeLinear.more" => {
+            &["q", "x_dequant"]
+        }
         "aten.unary" => &["hardswish", "leaky_relu", "elu", "sigmoid", "hardsigmoid", "tanh", "relu", "relu6"],
         "ort.DynamicQuantizeMatMul" => &["y", "q", "q_scale", "q_zero_point", "acc"],
         _ => &["y"],

@@ -128,14 +128,17 @@ impl Context<'_> {
             rule: &rule,
         })
         .at(|| self.place.clone())?;
-        let weight_scales = scales.len();
+        // The rule has checked it.
+        let bias = if matches!(rule, Requantize::Pow2(_)) { None } else { self.bias(shape.out_channels)? };
         Ok(Operator::Layer(Box::new(LayerNode {
             shape,
             linear,
             input,
             weight,
             weight_zero_point,
-            weight_scales,
+            weight_scale: scales,
+            bias,
+            output: self.output.quantization,
             rule,
         })))
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::activation::Activation;
+use crate::float::round_ties_even;
 use crate::requantize::{F32Real, FixedPoint, Overflow, RealOutput, Rounding, Sum, ZeroPoint};
 use crate::{CodeType, Conv, Linear};
 
@@ -140,4 +141,92 @@ fn brevitas_shifts_by_exponents() {
     for (s_x, s_w, s_y) in [(0.3, 0.5, 1.0), (0.5, 0.75, 1.0), (0.5, 0.5, 3.0)] {
         assert!(of(s_x, s_w, s_y).is_err());
     }
+}
+
+#[test]
+fn fbgemm_divides_biases_of_one_scale_a_channel_and_fuses_those_of_one() {
+    use crate::requantize::Bias;
+    let (bias, mut apart): (Vec<f32>, _) = ((0..1000u16).map(|i| f32::from(i) * 0.00137 - 0.4).collect(), [0; 2]);
+    let weights = alloc::vec![S_W; 1000];
+    let s = 0.0123456789f64 as f32 * S_W as f32;
+    let rule = fbgemm(scales(0.0123456789, WeightScale::PerChannel(&weights), S_Y), Some(&bias), false).unwrap();
+    let Bias::Addend(addend) = rule.bias() else { panic!("{:?}", rule.bias()) };
+    for (a, b) in addend.iter().zip(&bias) {
+        assert_eq!(*a, b / s);
+        apart[0] += u32::from(*a != b * (1.0 / s));
+        apart[1] += u32::from(*a != round_ties_even(b / s));
+    }
+    assert!(apart.iter().all(|&n| n > 0), "{apart:?}");
+    let rule = fbgemm(scales(0.0123456789, ONE, S_Y), Some(&bias), false).unwrap();
+    assert_eq!(*rule.bias(), Bias::Fused { bias, reciprocal: [(1.0 / f64::from(s)) as f32].into() });
+}
+
+/// Scales that no f32 holds, a thousand of them.
+fn many() -> impl Iterator<Item = f64> {
+    (1..1000).map(|i| 0.0012345678901 * f64::from(i))
+}
+
+#[test]
+fn qnnpack_multiplies_biases_with_the_reciprocal_of_an_f64_product() {
+    use crate::requantize::Bias;
+    let mut apart = [0; 2];
+    for s in many() {
+        let exact = (S_W * s) as f32;
+        let bias: Vec<f32> = (0..100u8).map(|k| (1e5 + f32::from(k) + 0.5) * exact).collect();
+        let rule = qnnpack(scales(s, ONE, S_Y), Some(&bias), false).unwrap();
+        let want = |factor: f32| bias.iter().map(|b| round_ties_even(b * factor) as i32).collect::<Vec<_>>();
+        let divided: Vec<_> = bias.iter().map(|b| round_ties_even(b / exact) as i32).collect();
+        assert_eq!(*rule.bias(), Bias::I32(want(1.0 / exact)));
+        apart[0] += u32::from(want(1.0 / exact) != want(1.0 / (S_W as f32 * s as f32)));
+        apart[1] += u32::from(want(1.0 / exact) != divided);
+    }
+    assert!(apart.iter().all(|&n| n > 0), "{apart:?}");
+}
+
+#[test]
+fn ort_multiplies_scales_before_it_divides() {
+    let mut apart = 0;
+    for s in many() {
+        let [s_x, s_w, s_y] = [s, S_W, S_Y].map(|s| s as f32);
+        let got = ort(scales(s, ONE, S_Y), None).unwrap().multiplier(0);
+        assert_eq!(got, s_x * s_w / s_y);
+        apart += u32::from(got != s_x * (s_w / s_y));
+    }
+    assert!(apart > 0);
+}
+
+#[test]
+fn onednn_inverts_scales_of_input_and_output_twice() {
+    let of = |rule: F32Real| match rule.output {
+        RealOutput::Codes { multiplier, .. } => (rule.scale[0], multiplier),
+        RealOutput::Reals => panic!("codes"),
+    };
+    let twice = |s: f64| 1.0 / (1.0 / s) as f32;
+    let mut apart = [0; 2];
+    for s in many() {
+        let linear = of(onednn_linear(scales(s, ONE, s), None, false).unwrap());
+        let conv = of(onednn_conv(scales(s, ONE, s), None, false).unwrap());
+        assert_eq!(linear, (twice(s) * twice(S_W), 1.0 / twice(s)));
+        assert_eq!(conv, (twice(s) * S_W as f32, 1.0 / twice(s)));
+        apart[0] += u32::from(linear.0 != s as f32 * twice(S_W));
+        apart[1] += u32::from(linear.1 != 1.0 / s as f32);
+    }
+    assert!(apart.iter().all(|&n| n > 0), "{apart:?}");
+}
+
+#[test]
+fn dynamic_engines_have_their_forms() {
+    use crate::quantizer::QuantizeForm::{Fused, Wrapping, ZeroPointFirst};
+    let mut apart = 0;
+    for s in many() {
+        let input = Quantization::new(s, 5, CodeType::U8).unwrap();
+        let of = |engine| torch_linear_dynamic(engine, input, ONE, &[1.0], false).unwrap();
+        let [fb, one, qnn] = [DynamicEngine::Fbgemm, DynamicEngine::Onednn, DynamicEngine::Qnnpack].map(of);
+        assert_eq!([fb.0.form, one.0.form, qnn.0.form], [Fused, ZeroPointFirst, Wrapping]);
+        assert_eq!([fb.1.fused, one.1.fused, qnn.1.fused], [true, false, false]);
+        let twice = 1.0 / (1.0 / s) as f32;
+        assert_eq!(one.0.factor, 1.0 / twice);
+        apart += u32::from(one.0.factor != 1.0 / s as f32);
+    }
+    assert!(apart > 0);
 }

@@ -185,4 +185,40 @@ mod tests {
         assert_eq!(rule(1.0, fused).scaled((1 << 24) + 2, 0), 16777218.0);
         assert_eq!(rule(1.0, Bias::Addend(vec![1.0])).scaled((1 << 24) + 2, 0), 16777220.0);
     }
+
+    #[test]
+    fn an_odd_zero_point_turns_no_tie() {
+        let rule = F32Mul::new(vec![0.5], Bias::None, 11, CodeType::U8).unwrap();
+        for rule in [rule.clone(), rule.overflow(Overflow::ClampFirst)] {
+            assert_eq!([1, 3, 5, -1, -3].map(|acc| rule.apply(acc, 0)), [11, 13, 13, 11, 9]);
+        }
+    }
+
+    #[test]
+    fn the_largest_product_and_the_largest_zero_point_saturate() {
+        let rule = F32Mul::new(vec![1.0], Bias::None, 255, CodeType::U8).unwrap();
+        assert_eq!(rule.apply(2147483520, 0), 255);
+    }
+
+    /// f32(acc)·M with M = f32((k + ½) / acc): often the tie itself in f32, and beside it in f64.
+    #[test]
+    fn the_product_is_an_f32() {
+        let mut apart = 0;
+        for acc in 1..2000 {
+            let m = 20.5 / acc as f32;
+            let want = round_ties_even(acc as f32 * m) as i32 + 10;
+            assert_eq!(rule(m, Bias::None).apply(acc, 0), want);
+            apart += u32::from(want != float::round_ties_even_f64(f64::from(acc) * f64::from(m)) as i32 + 10);
+        }
+        assert!(apart > 0);
+        // 2²⁴ + 1 becomes 2²⁴ before the product.
+        assert_eq!(rule(1.0 + f32::EPSILON, Bias::None).scaled((1 << 24) + 1, 0), 16777218.0);
+    }
+
+    #[test]
+    fn an_integer_bias_wraps_and_is_added_exactly() {
+        assert_eq!(rule(1.0, Bias::I32(vec![i32::MAX])).scaled(1, 0), -2147483648.0);
+        assert_eq!(rule(1.0, Bias::I32(vec![i32::MIN])).scaled(-1, 0), 2147483648.0);
+        assert_eq!(rule(1.0, Bias::I32(vec![-(1 << 24)])).scaled((1 << 24) + 1, 0), 1.0);
+    }
 }

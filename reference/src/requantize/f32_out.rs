@@ -38,3 +38,31 @@ impl F32Out {
         if keep { y } else { 0.0 }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    fn rule(bias: f32, fused: bool, relu: bool) -> F32Out {
+        F32Out { scale: vec![1.0 + f32::EPSILON], bias: vec![bias], fused, relu }
+    }
+
+    #[test]
+    fn one_rounding_or_two() {
+        // 3·(1 + ε) − 3 is 3ε; rounded before the sum, the product is 3 + 4ε.
+        assert_eq!(rule(-3.0, true, false).apply(3, 0), 3.0 * f32::EPSILON);
+        assert_eq!(rule(-3.0, false, false).apply(3, 0), 4.0 * f32::EPSILON);
+    }
+
+    #[test]
+    fn a_relu_takes_nan_and_negative_zero_to_zero() {
+        for fused in [false, true] {
+            assert_eq!(rule(f32::NAN, fused, true).apply(1, 0).to_bits(), 0);
+            assert!(rule(f32::NAN, fused, false).apply(1, 0).is_nan());
+            assert_eq!(rule(-9.0, fused, true).apply(1, 0).to_bits(), 0);
+        }
+        let negative = F32Out { scale: vec![-0.0], bias: vec![], fused: true, relu: true };
+        assert_eq!(negative.apply(1, 0).to_bits(), 0);
+    }
+}

@@ -180,4 +180,17 @@ mod tests {
         let reals = F32Real { clip: F32Real::RELU, output: RealOutput::Reals, ..rule(1.0, 1.0, 0) };
         assert_eq!([-2, 2].map(|acc| reals.apply(acc, 0, 0.0)), [Stored::Real(0.0), Stored::Real(2.0)]);
     }
+
+    #[test]
+    fn a_clip_comes_after_the_sum() {
+        let rule = F32Real { sum: Sum::Reals, clip: F32Real::RELU, output: RealOutput::Reals, ..rule(1.0, 1.0, 0) };
+        assert_eq!(rule.apply(-3, 0, 2.0), Stored::Real(0.0));
+    }
+
+    #[test]
+    fn the_product_is_rounded_before_the_zero_point_is_added() {
+        let rule = rule(1.0, 1.0 / 3.0, 1);
+        let differs = |acc: &i32| rule.scaled(*acc, 0, 0.0) != Some(fma(*acc as f32, 1.0 / 3.0, 1.0));
+        assert!((-3000..0).any(|acc| differs(&acc)));
+    }
 }

@@ -6,7 +6,7 @@ use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
 use qexact_reference::{Axis, CodeType, Conv, NarrowType};
 
 /// Shapes that every check runs: each way of reading the input and each kind of kernel, with every tail.
-const SHAPES: [&str; 36] = [
+const SHAPES: [&str; 45] = [
     // Rows, panels and products just under, at and just over a tile; tails of one to three products.
     "linear m1k1n1",
     "linear m5k3n7",
@@ -43,6 +43,14 @@ const SHAPES: [&str; 36] = [
     "conv ic15oc21g3ih6kh3ph1",
     "conv ic32oc64g2ih5kh1",
     "conv ic28oc84g28ih5kh3ph1",
+    // Groups whose rows have kernels: of a window that one knows, and of others.
+    "conv ic36oc36g9ih6kh3iw9pw1",
+    "conv ic20oc20g5ih7kh3sh2ph1",
+    "conv ic20oc20g5ih5kh2iw9kw4",
+    "conv ic40oc40g5ih6kh3ph1",
+    "conv ic24oc24g3ih9kh3sh2ph1",
+    "conv ic24oc24g3ih6kh1",
+    "conv ic48oc48g3ih6kh3ph1",
     // Depthwise: taps just under, at and just over what is interleaved; blocks of channels likewise.
     "conv ic31oc31g31ih6kh3ph1",
     "conv n2ic32oc32g32ih5kh3ph1:0",
@@ -50,6 +58,8 @@ const SHAPES: [&str; 36] = [
     "conv ic63oc63g63ih5kh1iw7kw5pw2",
     "conv ic64oc64g64ih4kh3dh2ph2",
     "conv ic65oc65g65ih9kh5sh2ph2",
+    "conv ic33oc33g33ih7kh5ph2",
+    "conv ic31oc31g31ih9kh3sh2ph1",
     "conv ic96oc96g96id3kd3pd1ih4kh3ph1",
 ];
 

@@ -90,8 +90,8 @@ impl Geometry {
         let spatial = &["depth", "height", "width"][3 - axes..];
         let input = case.dims("x", &[&["batch", "channels"], spatial].concat())?;
         let weight = case.dims("w", &[&["out_channels", "channels / groups"], spatial].concat())?;
-        let [stride, padding, dilation] =
-            [case.extents("stride", axes)?, case.extents("padding", axes)?, case.extents("dilation", axes)?];
+        let [stride, dilation] = [case.extents("stride", axes)?, case.extents("dilation", axes)?];
+        let padding = paddings(case, axes)?;
         let axes_of_shape = axes_of(&input[2..], &weight[2..], (&stride, &padding, &dilation));
         let groups = case.field("groups", "an integer of at least 1")?;
         let shape =
@@ -138,7 +138,7 @@ impl Geometry {
     ) -> Result<Geometry, Problem> {
         let input = case.dims("x", &["batch", "height", "width", "channels"])?;
         let [stride, dilation] = [case.extents("stride", 2)?, case.extents("dilation", 2)?];
-        let axes = axes_of(&input[1..3], &[height, width], (&stride, &[0; 2], &dilation));
+        let axes = axes_of(&input[1..3], &[height, width], (&stride, &[[0; 2]; 2], &dilation));
         let shape = Conv { batch: input[0], in_channels: input[3], out_channels, groups, axes };
         shape.validate().map_err(Problem::refused("shape, stride and dilation"))?;
         let [_, y, x] = shape.output_extents().map_err(Problem::refused("shape"))?;
@@ -158,21 +158,28 @@ impl Geometry {
     }
 }
 
+/// One number a spatial axis; or two, where padding behind differs: those before all axes, then those behind.
+fn paddings(case: &mut Case<'_>, axes: usize) -> Result<Vec<[usize; 2]>, Problem> {
+    let expected = format!("{axes} integers, none of them negative, or {} of them", 2 * axes);
+    let padding: Vec<usize> = case.field("padding", &expected)?;
+    let behind = match padding.len() {
+        n if n == axes => 0,
+        n if n == 2 * axes => axes,
+        _ => return Err(Problem::wrong(Part::Field, "padding", format_args!("{padding:?}"), expected)),
+    };
+    Ok((0..axes).map(|axis| [padding[axis], padding[behind + axis]]).collect())
+}
+
 /// The last axes, from the extents of input and kernel, and stride, padding and dilation.
 fn axes_of(
     input: &[usize],
     kernel: &[usize],
-    (stride, padding, dilation): (&[usize], &[usize], &[usize]),
+    (stride, padding, dilation): (&[usize], &[[usize; 2]], &[usize]),
 ) -> [Axis; 3] {
     let mut axes = [Axis::UNIT; 3];
     for (i, axis) in axes[3 - input.len()..].iter_mut().enumerate() {
-        *axis = Axis {
-            input: input[i],
-            kernel: kernel[i],
-            stride: stride[i],
-            padding: [padding[i]; 2],
-            dilation: dilation[i],
-        };
+        *axis =
+            Axis { input: input[i], kernel: kernel[i], stride: stride[i], padding: padding[i], dilation: dilation[i] };
     }
     axes
 }
