@@ -47,7 +47,7 @@ fn find(isa: IsaName, kind: Kind) -> Option<&'static Microkernel> {
     ALL.iter().find(|kernel| kernel.isa == isa && kernel.kind == kind)
 }
 
-/// The names of everything that [`choose`] can return for an instruction set.
+/// The names of everything that [`choose`] and [`choose_narrow`] can return for an instruction set.
 pub fn kernels(isa: IsaName) -> impl Iterator<Item = &'static str> {
     let reference = (isa == IsaName::Reference).then_some(REFERENCE);
     ALL.iter().filter(move |kernel| kernel.isa == isa).map(|kernel| kernel.name).chain(reference)

@@ -29,7 +29,7 @@
 //! on are skipped.
 
 use crate::fill::Fill;
-use qexact_kernels::IsaName;
+use qexact_kernels::{Choice, IsaName, choose, choose_narrow};
 use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
 use qexact_reference::{Axis, CodeType, Conv, Linear, NarrowType};
 use std::fmt;
@@ -257,6 +257,13 @@ fn number<T: FromStr>(part: &'static str, text: &str, expected: &str) -> Result<
 
 fn unexpected(part: &'static str, got: &str, expected: impl Into<String>) -> CaseError {
     CaseError::Part { part, got: got.into(), expected: expected.into() }
+}
+
+impl Case {
+    /// The kernel that its plan gets.
+    pub(crate) fn kernel(&self, isa: IsaName) -> Choice {
+        self.weight.map_or_else(|| choose(isa, &self.shape), |weight| choose_narrow(isa, &self.shape, weight))
+    }
 }
 
 impl fmt::Display for Case {

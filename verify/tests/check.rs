@@ -85,9 +85,9 @@ fn nonsense_is_refused_with_the_reason() {
         ("fill=zeros", "fill is `zeros`, expected one of full, extremes, cycle, ties, overflow".into()),
         ("seed=-1", "seed is `-1`, expected a number that fits 64 bits".into()),
         ("isa=sse2", "isa is `sse2`, expected one of reference, avx2, avx_vnni, avx512_vnni".into()),
-        ("threads=2", "key is `threads`, expected one of x, zx, zw, rule, fill, seed, isa".into()),
+        ("threads=2", "key is `threads`, expected one of x, zx, w, zw, rule, fill, seed, isa".into()),
         ("seed=1 seed=1", "`seed=` appears twice, expected once".into()),
-        ("at n0y0", "key is `at`, expected one of x, zx, zw, rule, fill, seed, isa".into()),
+        ("at n0y0", "key is `at`, expected one of x, zx, w, zw, rule, fill, seed, isa".into()),
     ] {
         let error = format!("linear m1k2n3 {rest}").parse::<Case>().unwrap_err();
         assert_eq!(error.to_string(), reason, "{rest}");

@@ -3,7 +3,7 @@
 use super::material::Material;
 use super::outputs;
 use crate::case::Case;
-use qexact_kernels::{Isa, IsaName, choose};
+use qexact_kernels::{Isa, IsaName};
 use qexact_reference::Region;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FAIL {}", self.case)?;
         if let Some(isa) = self.case.isa {
-            write!(f, " kernel={}", choose(isa, &self.case.shape))?;
+            write!(f, " kernel={}", self.case.kernel(isa))?;
         }
         write!(f, " {}", self.fault)
     }
@@ -147,7 +147,7 @@ impl IsaSummary {
         self.cases += 1;
         self.outputs += outputs(case);
         self.weak += u64::from(material.is_weak());
-        *self.kernels.entry(choose(isa.name(), &case.shape).to_string()).or_default() += 1;
+        *self.kernels.entry(case.kernel(isa.name()).to_string()).or_default() += 1;
         self.failures += u64::from(failure.is_some());
         if let Some(Failure { fault: Fault::Differs { count, .. }, .. }) = failure {
             self.differences += count;
