@@ -36,6 +36,8 @@ pub(crate) struct Packed {
     finish: Option<Finish>,
     order: Order,
     sums: ColumnSums,
+    /// Rows of a block: whole tiles.
+    block_rows: usize,
 }
 
 /// How a kernel reads the input.
@@ -80,7 +82,9 @@ impl Packed {
         let pieces = if let Reads::Runs(gather) = &reads { gather.pieces } else { 1 };
         let sums = ColumnSums::of(layer, pieces);
         let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
-        let mut packed = Packed { kernel, reads, weights, epilogue, store, finish: None, order, sums };
+        let row_bytes = shape.taps() * shape.group_inputs() * kernel.element.size();
+        let block_rows = (BLOCK_BYTES / row_bytes).clamp(BLOCK_ROWS, MOST_BLOCK_ROWS) / kernel.rows * kernel.rows;
+        let mut packed = Packed { kernel, reads, weights, epilogue, store, finish: None, order, sums, block_rows };
         packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
         Ok(packed)
     }
@@ -111,11 +115,14 @@ impl Packed {
     /// Divides a block into strips of rows that see the same part of the kernel; returns their number.
     fn strips(&self, gather: &Gather, block: &Range<usize>, strips: &mut [Strip]) -> usize {
         let (mut rest, mut count) = (block.clone(), 0);
+        // The end of a tile overlaps with the beginning of the next where both fit into what the CPU looks at at once.
+        let short = gather.run_len * gather.offsets.len() <= SHORT_SUM;
+        let most = if short { self.kernel.rows.min(SHORT_ROWS) } else { self.kernel.rows };
         while !rest.is_empty() {
             let (part, view) = gather.view(&rest);
             rest.start = part.end;
             // As few tiles as possible, all but the last of the same size.
-            let tile = part.len().div_ceil(part.len().div_ceil(self.kernel.rows));
+            let tile = part.len().div_ceil(part.len().div_ceil(most));
             let whole = part.len() / tile * tile;
             for (first, rows, tile) in [(0, whole, tile), (whole, part.len() - whole, part.len() - whole)] {
                 if rows > 0 {
@@ -147,8 +154,14 @@ impl Packed {
     }
 }
 
-/// Rows of a block.
+/// Rows of a block, at least …
 const BLOCK_ROWS: usize = 96;
+/// … and as many more, up to a limit, as read no more than this: a panel is set up once a block.
+const BLOCK_BYTES: usize = 32 << 10;
+const MOST_BLOCK_ROWS: usize = 480;
+/// Rows of a tile where there are no more products than this to a sum.
+const SHORT_ROWS: usize = 8;
+const SHORT_SUM: usize = 128;
 /// Bytes between weights that pass by once and those asked for meanwhile.
 const AHEAD: usize = 2048;
 
@@ -175,19 +188,19 @@ struct Scratch<'s> {
 
 impl<'s> Scratch<'s> {
     fn divide(packed: &Packed, gather: &Gather, memory: &mut Memory<'s>) -> Scratch<'s> {
-        let row_sums = if packed.needs_row_sums() { BLOCK_ROWS } else { 0 };
+        let row_sums = if packed.needs_row_sums() { packed.block_rows } else { 0 };
         let pairs = gather.offsets.len() * gather.run_len.div_ceil(2);
         Scratch {
             copy: memory.take(gather.copy_len()),
-            pixels: memory.take(gather.pixels_len(BLOCK_ROWS)),
+            pixels: memory.take(gather.pixels_len(packed.block_rows)),
             block: Block {
                 range: 0..0,
-                rows: memory.take(BLOCK_ROWS),
+                rows: memory.take(packed.block_rows),
                 widened: memory.take(packed.kernel.widened * pairs),
-                strips: memory.take(BLOCK_ROWS),
+                strips: memory.take(packed.block_rows),
                 count: 0,
                 row_sums: memory.take(row_sums),
-                tile: memory.take(BLOCK_ROWS * packed.kernel.width()),
+                tile: memory.take(packed.block_rows * packed.kernel.width()),
             },
         }
     }
@@ -264,7 +277,7 @@ pub(crate) unsafe fn run(
     for band in gather.bands(region.rows.clone()) {
         // SAFETY: the CPU has the kernel's instructions.
         let read = unsafe { gather.read(&band, input, (zero_point, flip), copy) };
-        for range in even_parts(band, BLOCK_ROWS) {
+        for range in even_parts(band, packed.block_rows, packed.kernel.rows) {
             block.count = packed.strips(gather, &range, block.strips);
             block.range = range;
             // SAFETY: the block lies in the band, and its rows are then where they can be read.
@@ -456,10 +469,10 @@ impl Driver<'_> {
     }
 }
 
-/// Splits a range into as few parts of at most `most` as possible, as even as possible.
-fn even_parts(range: Range<usize>, most: usize) -> impl Iterator<Item = Range<usize>> {
+/// Splits a range into as few parts of at most `most` as possible, as even as possible in whole tiles.
+fn even_parts(range: Range<usize>, most: usize, tile: usize) -> impl Iterator<Item = Range<usize>> {
     let parts = range.len().div_ceil(most).max(1);
-    let size = range.len().div_ceil(parts).max(1);
+    let size = range.len().div_ceil(parts).next_multiple_of(tile).max(1);
     range.clone().step_by(size).map(move |start| start..(start + size).min(range.end))
 }
 
@@ -472,13 +485,13 @@ mod tests {
     fn parts_are_even_and_cover_the_range() {
         for (len, most) in (0..200).flat_map(|len| (1..14).map(move |most| (len, most))) {
             let mut next = 3;
-            for part in even_parts(3..3 + len, most) {
+            for part in even_parts(3..3 + len, most, 1) {
                 assert_eq!(part.start, next);
                 assert!((1..=most).contains(&part.len()));
                 next = part.end;
             }
             assert_eq!(next, 3 + len);
         }
-        assert_eq!(even_parts(0..13, 12).map(|p| p.len()).collect::<Vec<_>>(), [7, 6]);
+        assert_eq!(even_parts(0..13, 12, 1).map(|p| p.len()).collect::<Vec<_>>(), [7, 6]);
     }
 }

@@ -333,22 +333,27 @@ impl Band<'_> {
 
     fn locate(&self, first: usize, rows: &mut [*const u8]) {
         let [depth, height, width] = self.gather.outputs;
-        let (line, mut x) = (first / width, first % width);
-        let mut rest = rows;
-        for line in line.. {
-            let count = (width - x).min(rest.len());
-            let position = [line / height / depth, line / height % depth, line % height, x];
-            let offset: isize = position.iter().zip(&self.pitch).map(|(&at, pitch)| at as isize * pitch).sum();
-            let (now, later) = rest.split_at_mut(count);
-            let mut at = self.base.wrapping_offset(offset);
-            for row in now {
-                *row = at;
-                at = at.wrapping_offset(self.pitch[3]);
+        let [image, plane, line, pixel] = self.pitch;
+        let (at, mut x) = (first / width, first % width);
+        let (mut y, mut z) = (at % height, at / height % depth);
+        let position = [at / height / depth, z, y, 0];
+        let offset: isize = position.iter().zip(&self.pitch).map(|(&at, pitch)| at as isize * pitch).sum();
+        let (mut start, mut rest) = (self.base.wrapping_offset(offset), rows);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at_mut((width - x).min(rest.len()));
+            for (x, row) in (x as isize..).zip(now) {
+                *row = start.wrapping_offset(x * pixel);
             }
-            if later.is_empty() {
-                return;
+            (rest, x, y) = (later, 0, y + 1);
+            start = start.wrapping_offset(line);
+            if y == height {
+                (y, z) = (0, z + 1);
+                start = start.wrapping_offset(plane - height as isize * line);
+                if z == depth {
+                    z = 0;
+                    start = start.wrapping_offset(image - depth as isize * plane);
+                }
             }
-            (rest, x) = (later, 0);
         }
     }
 }

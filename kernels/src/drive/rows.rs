@@ -328,7 +328,7 @@ impl Driver<'_> {
             let whole = if columns.len() == width { (end - row) / width } else { 1 };
             let lines = whole.min(rows.band).min(rows.output_height - y);
             row += if lines > 1 { lines * width } else { columns.len() };
-            for columns in even_parts(columns, rows.pixels) {
+            for columns in even_parts(columns, rows.pixels, 1) {
                 let band = Band { image, y, lines, columns };
                 // SAFETY: passed on.
                 unsafe { self.band(rows, &band, input, &mut held, &mut scratch) };

@@ -93,14 +93,15 @@ fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
 unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
     let mut ahead = t.ahead;
     for top in (0..t.count).step_by(MR) {
-        // SAFETY: a pointer a row, and initial values for all channels of the panel.
-        let (x, initial): ([*const u8; MR], _) = unsafe { (rows(t, top), load::<NV>(t.initial.cast())) };
+        // SAFETY: there are initial values for all channels of the panel.
+        let initial = unsafe { load::<NV>(t.initial.cast()) };
         let mut sums = [[[_mm512_setzero_si512(); NV]; MR]; U];
         sums[0] = [initial; MR];
         let mut w = t.weights;
         for run in 0..t.runs {
-            // SAFETY: an offset a run.
-            let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
+            // SAFETY: a pointer a row and an offset a run.
+            let (x, offset): ([*const u8; MR], _) = unsafe { (rows(t, top), *t.offsets.add(run)) };
+            let mut at = offset.wrapping_add_unsigned(t.channel);
             let end = at + 4 * t.quads as isize;
             while at + 4 * U as isize <= end {
                 for u in 0..U {

@@ -42,7 +42,7 @@ unsafe fn row_at(t: &Tile<'_>, row: usize, run: usize) -> *const u8 {
 #[inline(always)]
 unsafe fn rows<const MR: usize>(t: &Tile<'_>, top: usize) -> [*const u8; MR] {
     // SAFETY: by this function's contract.
-    core::array::from_fn(|row| unsafe { *t.rows.add(top + row) })
+    core::array::from_fn(|row| unsafe { t.rows.add(top + row).read_volatile() })
 }
 
 /// Four codes, as a dword.
