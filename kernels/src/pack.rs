@@ -92,8 +92,8 @@ pub(crate) struct Weights {
 /// Output channel at each position of the epilogue's vectors, `None` where a panel is filled up.
 pub(crate) type Order = Vec<Option<usize>>;
 
-/// Panels for a GEMM kernel: each group's channels in panels of up to `vectors` vectors, always a power of two, filled up
-/// by less than a vector.
+/// Panels for a GEMM kernel: each group's channels in panels of up to `vectors` vectors, always a power of two, filled
+/// up by less than a vector.
 pub(crate) fn gemm_panels(layer: &Layer<'_>, lanes: usize, vectors: usize) -> (Vec<Panel>, Order) {
     let outputs = layer.shape().group_outputs();
     let (mut panels, mut order) = (Vec::new(), Order::new());
@@ -233,8 +233,8 @@ fn interleave<const GROUP: usize, const BYTES: usize>(rows: &[Option<&[i8]>], ru
     }
 }
 
-/// Packs weights of 1 (−1 and 1), 2 or 4 bits as [`WeightFormat::Fields`]. What a run lacks of a whole quad meets codes that
-/// are not the layer's: it must be 0, or, of binary weights, must not be there.
+/// Packs weights of 1 (−1 and 1), 2 or 4 bits as [`WeightFormat::Fields`]. What a run lacks of a whole quad meets codes
+/// that are not the layer's: it must be 0, or, of binary weights, must not be there.
 fn fields(rows: &[Option<&[i8]>], run_len: usize, bits: usize, packed: &mut [u8]) {
     let depth = WeightFormat::Fields { bits }.depth();
     let groups = run_len.div_ceil(depth);

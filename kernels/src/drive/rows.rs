@@ -20,8 +20,8 @@
 //! The last panel may hold half or a quarter of the channels of a register. The register then takes as many
 //! **segments** of the row side by side: pixel p of segment f is pixel `p + f · distance` of the band.
 //!
-//! A **grouped** band stages rows one after the other: a fold is one code. Groups of fewer than four channels are merged
-//! to four, with zero weights between them.
+//! A **grouped** band stages rows one after the other: a fold is one code. Groups of fewer than four channels are
+//! merged to four, with zero weights between them.
 
 mod pack;
 mod stage;
