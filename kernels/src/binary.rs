@@ -22,8 +22,8 @@ pub(crate) struct BinaryTile {
 
 /// # Safety
 /// * The CPU has the instructions of the [`BinaryKernel`] it comes from.
-/// * `rows` are readable for `count` · `steps` words, 1 ≤ `count` ≤ [`ROWS`]; `weights` for `steps` times the width of the
-///   kernel; `differ` is writable for `count` times the width.
+/// * `rows` are readable for `count` · `steps` words, 1 ≤ `count` ≤ [`ROWS`]; `weights` for `steps` times the width of
+///   the kernel; `differ` is writable for `count` times the width.
 pub(crate) type BinaryTileFn = unsafe fn(&BinaryTile);
 
 /// A tile function and the channels it computes.
@@ -47,8 +47,8 @@ const BLOCK: usize = 32;
 #[repr(C, align(64))]
 struct Line([i32; 16]);
 
-/// A linear layer over binary codes, packed as R43 says; a 1×1 convolution with stride 1 is one over its pixels. Immutable
-/// while it runs: threads may share it.
+/// A linear layer over binary codes, packed as R43 says; a 1×1 convolution with stride 1 is one over its pixels.
+/// Immutable while it runs: threads may share it.
 ///
 /// ```
 /// use qexact_kernels::{BinaryLinear, Isa};

@@ -319,7 +319,7 @@ impl Driver<'_> {
         let region = &self.target.region.channels;
         let mut summed_group = None;
         for panel in &self.packed.weights.panels {
-            if panel.channel + panel.channels <= region.start || panel.channel >= region.end {
+            if panel.within(region).is_empty() {
                 continue;
             }
             if self.packed.needs_row_sums() && summed_group != Some(panel.group) {
@@ -371,8 +371,7 @@ impl Driver<'_> {
         let Packed { kernel, weights, epilogue, store, order, .. } = self.packed;
         let region = &self.target.region;
         let width = panel.vectors * kernel.lanes;
-        let inside =
-            panel.channel.max(region.channels.start)..(panel.channel + panel.channels).min(region.channels.end);
+        let inside = panel.within(&region.channels);
         let direct = inside.start == panel.channel && self.packed.finish.is_none();
         let element = if *store == CODES { 1 } else { 4 };
         let mut tile = Tile {

@@ -11,9 +11,9 @@
 //! multiplies in 16 bits less than widening every code once a panel.
 //!
 //! Padding is put in place by copying the image band by band, a few output rows at a time, into scratch memory that
-//! stays in cache. Two things keep most layers from being copied: without padding along the width there is nothing to put in place, and
-//! kernel rows that lie above or below the image are left out instead (their products are 0): output rows that see
-//! the same kernel rows form a [`View`].
+//! stays in cache. Two things keep most layers from being copied: without padding along the width there is nothing to
+//! put in place, and kernel rows that lie above or below the image are left out instead (their products are 0): output
+//! rows that see the same kernel rows form a [`View`].
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -104,7 +104,8 @@ impl Element {
 
 /// Memory that rows are read from.
 enum Source {
-    /// The input itself (for words, pixels are copied a block at a time); distances between neighbouring outputs, and from the first code of an image to that of its first row.
+    /// The input itself (for words, pixels are copied a block at a time); distances between neighbouring outputs, and
+    /// from the first code of an image to that of its first row.
     Input { pitch: [isize; 4], start: isize },
     /// A padded copy of a band.
     Copy(BandCopy),
@@ -130,7 +131,8 @@ impl Runs {
 }
 
 impl Gather {
-    /// `copied` has the input copied whether there is padding or not, all padding included, with `slack` codes readable beyond every run.
+    /// `copied` has the input copied whether there is padding or not, all padding included, with `slack` codes readable
+    /// beyond every run.
     pub(crate) fn new(shape: &Conv, runs: Runs, element: Element, copied: bool, slack: usize) -> Result<Gather, Error> {
         let outputs = [shape.axes[0].output()?, shape.axes[1].output()?, shape.axes[2].output()?];
         let [depth, height, width] = shape.axes;
@@ -293,8 +295,8 @@ pub(crate) struct Band<'a> {
 const EDGE_ROWS: usize = 3;
 
 impl Band<'_> {
-    /// Writes the addresses of output pixels from `first` on. Single pixels are copied to `pixels` where words of them are
-    /// read, or where their last quad would reach beyond the input.
+    /// Writes the addresses of output pixels from `first` on. Single pixels are copied to `pixels` where words of them
+    /// are read, or where their last quad would reach beyond the input.
     ///
     /// # Safety
     /// The pixels lie in the band, and the CPU has the instruction set of the kernel.

@@ -83,7 +83,8 @@ pub(crate) struct Stage<'a> {
 ///
 /// # Safety
 /// * The CPU has the instruction set of the [`Microkernel`] it comes from.
-/// * Every source is readable for [`Microkernel::staged_bytes`] of the panel in each of `count` columns.
+/// * Every source is readable in each of `count` columns for the codes of a segment: those of a register, divided by
+///   the number of segments.
 /// * `to` is writable for `count` columns in the kernel's layout, in as many blocks as there are sources for.
 pub(crate) type StageFn = unsafe fn(&Stage<'_>);
 
@@ -154,7 +155,8 @@ pub(crate) struct Microkernel {
     pub element: Element,
     /// Bytes of scratch memory for every pair of codes of a row; 0 unless it widens weights.
     pub widened: usize,
-    /// The function for `rows` ≥ 1 rows (all functions, for depthwise kernels, take any number), `vectors` vectors, signed input or not, and a [`Store`].
+    /// The function for `rows` ≥ 1 rows (all functions, for depthwise kernels, take any number), `vectors` vectors,
+    /// signed input or not, and a [`Store`].
     pub tile: fn(rows: usize, vectors: usize, signed: bool, store: Store) -> TileFn,
     /// Row kernels: the function that stages panels of `vectors` vectors.
     pub stage: Option<fn(vectors: usize, signed: bool) -> StageFn>,

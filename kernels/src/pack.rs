@@ -2,6 +2,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops::Range;
 use qexact_reference::Layer;
 
 /// 64 bytes on a cache line of their own: no load of packed weights crosses a line.
@@ -74,6 +75,11 @@ impl Panel {
     pub(crate) fn new(first: usize, vectors: usize, channel: usize, channels: usize, group: usize) -> Panel {
         Panel { first, vectors, channel, channels, group, offset: 0, runs: 0, run_bytes: 0 }
     }
+
+    /// Its output channels within `channels`.
+    pub(crate) fn within(&self, channels: &Range<usize>) -> Range<usize> {
+        self.channel.max(channels.start)..(self.channel + self.channels).min(channels.end)
+    }
 }
 
 /// Packed weights.
@@ -86,8 +92,8 @@ pub(crate) struct Weights {
 /// Output channel at each position of the epilogue's vectors, `None` where a panel is filled up.
 pub(crate) type Order = Vec<Option<usize>>;
 
-/// Panels for a GEMM kernel: each group's channels in panels of up to `vectors` vectors, always a power of two, filled up
-/// by less than a vector.
+/// Panels for a GEMM kernel: each group's channels in panels of up to `vectors` vectors, always a power of two, filled
+/// up by less than a vector.
 pub(crate) fn gemm_panels(layer: &Layer<'_>, lanes: usize, vectors: usize) -> (Vec<Panel>, Order) {
     let outputs = layer.shape().group_outputs();
     let (mut panels, mut order) = (Vec::new(), Order::new());
@@ -97,16 +103,7 @@ pub(crate) fn gemm_panels(layer: &Layer<'_>, lanes: usize, vectors: usize) -> (V
             let vectors = (1 << (outputs - done).div_ceil(lanes).ilog2()).min(vectors);
             let channels = (outputs - done).min(lanes * vectors);
             let channel = group * outputs + done;
-            panels.push(Panel {
-                first: order.len(),
-                vectors,
-                channel,
-                channels,
-                group,
-                offset: 0,
-                runs: 0,
-                run_bytes: 0,
-            });
+            panels.push(Panel::new(order.len(), vectors, channel, channels, group));
             order.extend((0..lanes * vectors).map(|i| (i < channels).then_some(channel + i)));
             done += channels;
         }
@@ -122,23 +119,18 @@ pub(crate) fn depthwise_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Panel>, 
     let (mut panels, mut order) = (Vec::new(), Order::new());
     for channel in (0..channels).step_by(width) {
         let valid = (channels - channel).min(width);
-        panels.push(Panel {
-            first: order.len(),
-            vectors: 4,
-            channel,
-            channels: valid,
-            group: 0,
-            offset: 0,
-            runs: 0,
-            run_bytes: 0,
-        });
-        order.extend((0..width).map(|position| {
-            let (vector, lane) = (position / lanes, position % lanes);
-            let in_block = 16 * (lane / 4) + 4 * vector + lane % 4;
-            (in_block < valid).then_some(channel + in_block)
-        }));
+        panels.push(Panel::new(order.len(), 4, channel, valid, 0));
+        order.extend(interleaved(lanes).map(|at| (at < valid).then_some(channel + at)));
     }
     (panels, order)
+}
+
+/// Channel of a block at each position of the four vectors of [`depthwise_panels`].
+pub(crate) fn interleaved(lanes: usize) -> impl Iterator<Item = usize> {
+    (0..4 * lanes).map(move |position| {
+        let (vector, lane) = (position / lanes, position % lanes);
+        16 * (lane / 4) + 4 * vector + lane % 4
+    })
 }
 
 impl Weights {
@@ -241,8 +233,8 @@ fn interleave<const GROUP: usize, const BYTES: usize>(rows: &[Option<&[i8]>], ru
     }
 }
 
-/// Packs weights of 1 (−1 and 1), 2 or 4 bits as [`WeightFormat::Fields`]. What a run lacks of a whole quad meets codes that
-/// are not the layer's: it must be 0, or, of binary weights, must not be there.
+/// Packs weights of 1 (−1 and 1), 2 or 4 bits as [`WeightFormat::Fields`]. What a run lacks of a whole quad meets codes
+/// that are not the layer's: it must be 0, or, of binary weights, must not be there.
 fn fields(rows: &[Option<&[i8]>], run_len: usize, bits: usize, packed: &mut [u8]) {
     let depth = WeightFormat::Fields { bits }.depth();
     let groups = run_len.div_ceil(depth);

@@ -40,12 +40,13 @@ impl Plan {
         Plan::with(choose(isa.name(), layer.shape()), layer, isa)
     }
 
-    /// A plan for packed weights of 4 bits or less: [`LayerParts::weight`] is not read, `weight` has an OHWI row for each
-    /// output channel. Where a kernel takes them apart as it goes they stay packed, see [`weight_bytes`](Plan::weight_bytes);
-    /// zero points of unsigned weights are such codes.
+    /// A plan for packed weights of 4 bits or less: [`LayerParts::weight`] is not read, `weight` has an OHWI row for
+    /// each output channel. Where a kernel takes them apart as it goes they stay packed, see
+    /// [`weight_bytes`](Plan::weight_bytes); zero points of unsigned weights are such codes.
     ///
     /// # Errors
-    /// As [`Layer::new`]; weights that are not one row an output channel, zero points of unsigned ones that are no codes.
+    /// As [`Layer::new`]; weights that are not one row an output channel, zero points of unsigned ones that are no
+    /// codes.
     pub fn from_packed(parts: &LayerParts<'_>, weight: &PackedCodes, isa: Isa) -> Result<Plan, Error> {
         let rows = parts.shape.out_channels;
         if weight.rows() != rows {

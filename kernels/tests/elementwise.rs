@@ -1,9 +1,9 @@
-//! Operators around layers on every instruction set that this CPU has, against the reference: all codes and zero points,
-//! odd lengths, unaligned starts, infinities and NaN.
+//! Operators around layers on every instruction set that this CPU has, against the reference: all codes and zero
+//! points, odd lengths, unaligned starts, infinities and NaN.
 
 use qexact_kernels::elementwise::{
-    Binary, Lookup, Operand, adaptive_avg_pool, add, avg_pool, batch_norm, broadcast, concat, dequantize, max_pool,
-    mean_pool, mul, quantize,
+    Binary, Lookup, Operand, adaptive_avg_pool, avg_pool, batch_norm, broadcast, concat, dequantize, max_pool,
+    mean_pool, quantize,
 };
 use qexact_kernels::{Isa, IsaName};
 use qexact_reference::add::{Add, Form, Sum};
@@ -470,11 +470,9 @@ fn lengths_are_checked() {
         assert_eq!(error.to_string(), "output has 2 elements, expected 3");
         assert!(dequantize(isa, &Dequantizer::new(DequantizeForm::Double, q), &[0u8; 3], &mut [0.0; 4]).is_err());
         assert!(Lookup::<u8, u8>::of_relu(3).run(isa, &[0; 3], &mut [0; 4]).is_err());
-        let error =
-            add(isa, &Add::ort(q, q, q), Operand::Each(&[0u8; 2]), Operand::One(1u8), &mut [0u8; 3]).unwrap_err();
+        let error = Add::ort(q, q, q).run(isa, Operand::Each(&[0u8; 2]), Operand::One(1u8), &mut [0u8; 3]).unwrap_err();
         assert_eq!(error.to_string(), "a has 2 elements, expected 3");
-        let error =
-            mul(isa, &Mul::ort(q, q, q), Operand::One(1u8), Operand::Each(&[0i8; 4]), &mut [0u8; 3]).unwrap_err();
+        let error = Mul::ort(q, q, q).run(isa, Operand::One(1u8), Operand::Each(&[0i8; 4]), &mut [0u8; 3]).unwrap_err();
         assert_eq!(error.to_string(), "b has 4 elements, expected 3");
     }
 }

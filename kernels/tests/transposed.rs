@@ -1,4 +1,5 @@
-//! Transposed convolutions against their definition, which scatters every input: the reference and every instruction set.
+//! Transposed convolutions against their definition, which scatters every input: the reference and every instruction
+//! set.
 
 use qexact_kernels::{Isa, TransposedPlan};
 use qexact_reference::layer::LayerParts;

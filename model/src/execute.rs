@@ -58,8 +58,8 @@ impl<'n> Executor<'n> {
         self.isa
     }
 
-    /// Name of the kernel that computes a layer; other operators run the reference's rules, compiled for the instruction
-    /// set.
+    /// Name of the kernel that computes a layer; other operators run the reference's rules, compiled for the
+    /// instruction set.
     pub fn kernel(&self, node: usize) -> String {
         self.plan(node).map_or_else(|| "reference".to_string(), |plan| plan.kernel().to_string())
     }

@@ -1,8 +1,8 @@
 //! # qexact-model
 //!
-//! Reads exports ([`FORMAT.md`](https://github.com/qexact/qexact/blob/main/model/FORMAT.md)): one safetensors file with a
-//! quantized network and, usually, a recording of the runtime that made it. Trusts nothing in the file, and runs
-//! the network on the scalar reference or on any instruction set.
+//! Reads exports ([`FORMAT.md`](https://github.com/qexact/qexact/blob/main/model/FORMAT.md)): one safetensors file with
+//! a quantized network and, usually, a recording of the runtime that made it. Trusts nothing in the file, and runs the
+//! network on the scalar reference or on any instruction set.
 //!
 //! ```no_run
 //! use qexact_kernels::Isa;

@@ -2,10 +2,10 @@
 //!
 //!     cargo run -p qexact-reference --example one_layer_by_hand
 //!
-//! Parameters and codes are compared with what torch 2.5.1, engine fbgemm, computed for the same layer: `nn.Linear(4, 3)` with
-//! the weight and bias below, prepared with `MinMaxObserver` (quint8 affine for activations, qint8 symmetric for the
-//! weight), calibrated on the two inputs, converted and run on them. The integer sums, which PyTorch does not show, are
-//! compared with a plain loop.
+//! Parameters and codes are compared with what torch 2.5.1, engine fbgemm, computed for the same layer:
+//! `nn.Linear(4, 3)` with the weight and bias below, prepared with `MinMaxObserver` (quint8 affine for activations,
+//! qint8 symmetric for the weight), calibrated on the two inputs, converted and run on them. The integer sums, which
+//! PyTorch does not show, are compared with a plain loop.
 
 use qexact_reference::layer::LayerParts;
 use qexact_reference::observer::{CodeRange, EPS, Range, affine, quantize_weights, symmetric};

@@ -90,8 +90,8 @@ impl FixedPoint {
         FixedPoint { mantissa: mantissa as i32, exponent }
     }
 
-    /// `x · factor` with two roundings (R17): the doubled product's high half, ties upwards, then the shift to the right.
-    /// An exponent above 0 shifts x to the left first, wrapping in int32.
+    /// `x · factor` with two roundings (R17): the doubled product's high half, ties upwards, then the shift to the
+    /// right. An exponent above 0 shifts x to the left first, wrapping in int32.
     #[inline(always)]
     pub(crate) fn multiply(self, x: i32, last: Rounding) -> i32 {
         let (high, shift) = self.high(x);

@@ -102,9 +102,9 @@ pub fn saturate(v: f64) -> i32 {
     nearest(if v < 2147483647.0 { v } else { 2147483647.0 })
 }
 
-/// The integer nearest to `v`, ties to even, for |v| up to 2³¹: an f64 above 2⁵² has no fractional bits, so the addition
-/// rounds, and the low word of the sum is the integer. An `as` after a rounding gives the same, but compilers do not
-/// vectorise it: its own saturation takes a branch.
+/// The integer nearest to `v`, ties to even, for |v| up to 2³¹: an f64 above 2⁵² has no fractional bits, so the
+/// addition rounds, and the low word of the sum is the integer. An `as` after a rounding gives the same, but compilers
+/// do not vectorise it: its own saturation takes a branch.
 #[inline(always)]
 fn nearest(v: f64) -> i32 {
     const SHIFT: f64 = 6755399441055744.0;

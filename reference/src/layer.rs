@@ -121,7 +121,8 @@ impl<'a> Layer<'a> {
     }
 
     /// Checks a call: the input holds whole images of the right type and, of those that the region's rows see,
-    /// no codes but those of a narrower type; the region lies inside the output, the output slice holds it exactly. Returns the number of images.
+    /// no codes but those of a narrower type; the region lies inside the output, the output slice holds it exactly.
+    /// Returns the number of images.
     ///
     /// # Errors
     /// Each violation, by name.

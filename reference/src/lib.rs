@@ -2,7 +2,8 @@
 //!
 //! What the right bits are: the arithmetic of quantized inference as plain scalar code, one function
 //! a rule. Nothing here is fast and nothing is clever; kernels are checked against it, bit for bit,
-//! and every function cites its rule in [`NUMERICS.md`](https://github.com/qexact/qexact/blob/main/reference/NUMERICS.md).
+//! and every function cites its rule in
+//! [`NUMERICS.md`](https://github.com/qexact/qexact/blob/main/reference/NUMERICS.md).
 //!
 //! | module | rules |
 //! |---|---|

@@ -43,46 +43,50 @@ pub enum Mean {
 impl Mean {
     /// The code of a window of codes; `n` is at least 1.
     pub fn apply(&self, codes: impl Iterator<Item = i32>, n: usize) -> i32 {
-        if let Mean::Real { input, output } = *self {
-            let from = Dequantizer::new(DequantizeForm::Difference, input);
-            return real_mean(codes.fold(0.0, |sum, q| sum + from.apply(q)), n, output);
-        }
-        let (sum, inside) = codes.fold((0i64, 0), |(sum, inside), q| (sum + i64::from(q), inside + 1));
-        self.of_sum(sum, inside, n)
-    }
-
-    /// The code of a window whose `inside` codes sum to `sum`. [`Real`](Mean::Real) rounds after every addition, which
-    /// this leaves out: see [`real_mean`].
-    #[inline(always)]
-    pub fn of_sum(&self, sum: i64, inside: usize, n: usize) -> i32 {
-        let scaled = |input: Quantization, output: Quantization| {
-            let acc = (sum as i32).wrapping_sub((inside as i32).wrapping_mul(input.zero_point()));
-            acc as f32 * (input.scale() as f32 / (output.scale() as f32 * n as f32))
-        };
+        let add = |(sum, inside), q| (sum + i64::from(q), inside + 1);
         match *self {
-            Mean::Scaled { input, output } => {
-                let (codes, z) = (output.codes(), output.zero_point());
-                cvt(scaled(input, output)).saturating_add(z).clamp(codes.lo(), codes.hi())
-            }
-            Mean::ClampFirst { input, output } => {
-                let (codes, z) = (output.codes(), output.zero_point());
-                // A NaN gives the lower bound.
-                cvt(clamp(scaled(input, output), (codes.lo() - z) as f32, (codes.hi() - z) as f32)) + z
-            }
+            Mean::Scaled { input, output } => scaled_mean(codes.fold((0, 0), add), n, input, output),
+            Mean::ClampFirst { input, output } => clamp_first_mean(codes.fold((0, 0), add), n, input, output),
             Mean::Real { input, output } => {
-                let acc = sum - inside as i64 * i64::from(input.zero_point());
-                real_mean(input.scale() as f32 * acc as f32, n, output)
+                let from = Dequantizer::new(DequantizeForm::Difference, input);
+                real_mean(codes.fold(0.0, |sum, q| sum + from.apply(q)), n, output)
             }
-            Mean::Integer { clamp: [lo, hi] } => {
-                let n = (n as i64).max(1);
-                let magnitude = (sum.abs() + n / 2) / n;
-                (if sum < 0 { -magnitude } else { magnitude }).clamp(lo.into(), hi.into()) as i32
-            }
+            Mean::Integer { clamp } => integer_mean(codes.fold((0, 0), add).0, n, clamp),
         }
     }
 }
 
-/// The last steps of [`Mean::Real`]: the code of a window whose real numbers, added in order, are `sum`.
+/// [`Mean::Scaled`] of a window, of whose codes `sum` is the sum and the number.
+#[inline(always)]
+pub fn scaled_mean(sum: (i64, usize), n: usize, input: Quantization, output: Quantization) -> i32 {
+    let (codes, z) = (output.codes(), output.zero_point());
+    cvt(scaled(sum, n, input, output)).saturating_add(z).clamp(codes.lo(), codes.hi())
+}
+
+/// [`Mean::ClampFirst`] of a window, of whose codes `sum` is the sum and the number.
+#[inline(always)]
+pub fn clamp_first_mean(sum: (i64, usize), n: usize, input: Quantization, output: Quantization) -> i32 {
+    let (codes, z) = (output.codes(), output.zero_point());
+    // A NaN gives the lower bound.
+    cvt(clamp(scaled(sum, n, input, output), (codes.lo() - z) as f32, (codes.hi() - z) as f32)) + z
+}
+
+/// `f32(acc) · m`.
+#[inline(always)]
+fn scaled((sum, inside): (i64, usize), n: usize, input: Quantization, output: Quantization) -> f32 {
+    let acc = (sum as i32).wrapping_sub((inside as i32).wrapping_mul(input.zero_point()));
+    acc as f32 * (input.scale() as f32 / (output.scale() as f32 * n as f32))
+}
+
+/// [`Mean::Integer`] of a window whose codes sum to `sum`.
+#[inline(always)]
+pub fn integer_mean(sum: i64, n: usize, [lo, hi]: [i32; 2]) -> i32 {
+    let n = (n as i64).max(1);
+    let magnitude = (sum.abs() + n / 2) / n;
+    (if sum < 0 { -magnitude } else { magnitude }).clamp(lo.into(), hi.into()) as i32
+}
+
+/// [`Mean::Real`] of a window whose real numbers, added in order, are `sum`.
 #[inline(always)]
 pub fn real_mean(sum: f32, n: usize, output: Quantization) -> i32 {
     let v = sum / n as f32 / output.scale() as f32 + output.zero_point() as f32;

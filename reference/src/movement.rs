@@ -7,8 +7,8 @@ use crate::{Error, layout};
 use alloc::vec;
 use alloc::vec::Vec;
 
-/// R40: `x` of any shape with `padding[axis]` elements of `value` before and after each axis. The zero point is the code
-/// of the real number 0.
+/// R40: `x` of any shape with `padding[axis]` elements of `value` before and after each axis. The zero point is the
+/// code of the real number 0.
 ///
 /// # Errors
 /// Another number of paddings than axes, sizes that overflow, an `x` that does not have the shape's length.
@@ -51,7 +51,8 @@ fn each_row(shape: &[usize], mut visit: impl FnMut(usize, &[usize])) {
 /// R40: axis i of the output is axis `axes[i]` of `x`.
 ///
 /// # Errors
-/// `axes` that are no permutation of those of `shape`, sizes that overflow, an `x` that does not have the shape's length.
+/// `axes` that are no permutation of those of `shape`, sizes that overflow, an `x` that does not have the shape's
+/// length.
 pub fn permute<T: Copy>(x: &[T], shape: &[usize], axes: &[usize]) -> Result<Vec<T>, Error> {
     expect_len("x", x.len(), product("elements of x", shape)?)?;
     expect_len("axes", axes.len(), shape.len())?;
@@ -76,7 +77,8 @@ pub fn permute<T: Copy>(x: &[T], shape: &[usize], axes: &[usize]) -> Result<Vec<
     Ok(y)
 }
 
-/// R40: `[.., groups, channels / groups]` → `[.., channels / groups, groups]`, channels last: PyTorch's `channel_shuffle`.
+/// R40: `[.., groups, channels / groups]` → `[.., channels / groups, groups]`, channels last: PyTorch's
+/// `channel_shuffle`.
 ///
 /// # Errors
 /// Groups that do not divide the channels, an `x` whose length is no multiple of the channels.
@@ -155,8 +157,8 @@ impl Resize {
         Resize::checked(input, output, input as f32 / output as f32)
     }
 
-    /// By a factor: the output has `floor(input · factor)` elements, the step is `f32(1 / factor)`, the quotient in f64.
-    /// PyTorch's `scale_factor=`.
+    /// By a factor: the output has `floor(input · factor)` elements, the step is `f32(1 / factor)`, the quotient in
+    /// f64. PyTorch's `scale_factor=`.
     ///
     /// # Errors
     /// A factor that is not finite and positive, zero extents, an extent that overflows.
@@ -194,7 +196,8 @@ impl Resize {
     }
 }
 
-/// R41: the nearest pixel, as PyTorch finds it. If no axis changes its extent the input is copied, whatever the steps are.
+/// R41: the nearest pixel, as PyTorch finds it. If no axis changes its extent the input is copied, whatever the steps
+/// are.
 ///
 /// `x` is `[batch, depth, height, width, channels]`, and so is the result; `axes` are depth, height, width.
 ///

@@ -117,9 +117,9 @@ impl fmt::Display for NarrowType {
 
 /// Rule R43: rows of narrow codes, two, four or eight to the byte.
 ///
-/// Code i of a row is field i mod n of byte i / n, n = 8 / bits, the first in the least significant bits. Each row begins
-/// with a byte of its own; bits after its last code are 0. Negative codes are in two's complement; of binary codes 1 is
-/// the bit 0 and −1 the bit 1, the sign.
+/// Code i of a row is field i mod n of byte i / n, n = 8 / bits, the first in the least significant bits. Each row
+/// begins with a byte of its own; bits after its last code are 0. Negative codes are in two's complement; of binary
+/// codes 1 is the bit 0 and −1 the bit 1, the sign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedCodes {
     codes: NarrowType,

@@ -1,8 +1,8 @@
 //! Rule R42: transposed convolutions, as ordinary ones.
 //!
 //! Outputs whose index leaves the same remainder modulo the stride are reached by the same taps: each such *phase* is a
-//! convolution with stride 1, with those taps in reverse. All of a phase's accumulators are R4's, so that any kernel that
-//! computes convolutions computes transposed ones; nothing is multiplied by stuffed zeros.
+//! convolution with stride 1, with those taps in reverse. All of a phase's accumulators are R4's, so that any kernel
+//! that computes convolutions computes transposed ones; nothing is multiplied by stuffed zeros.
 
 use crate::layer::{Layer, LayerParts, Region};
 use crate::operand::expect_len;
@@ -86,8 +86,8 @@ impl TransposedAxis {
         // Neighbours among the taps are equally far apart, and so are the inputs that they read.
         let apart = taps.get(1).map_or(1, |next| (leading - next) as i64 * dilation / stride) as usize;
         let window = (taps.len() - 1) * apart;
-        // What the leading tap of the first output reads; before the input that takes padding, within it the convolution
-        // has outputs more than are asked for.
+        // What the leading tap of the first output reads; before the input that takes padding, within it the
+        // convolution has outputs more than are asked for.
         let reads = shifted(leading) / stride;
         let (before, skip) = if reads < 0 { (reads.unsigned_abs() as usize, 0) } else { (0, reads as usize) };
         let after = (skip + count + window).saturating_sub(self.input + before);
@@ -272,8 +272,8 @@ pub fn run_phases(
     }
 }
 
-/// R42: a transposed convolution. `parts.shape` is not read; `parts.weight` is OHWI as for [`TransposedConv`]; `input` and
-/// `output` are NHWC.
+/// R42: a transposed convolution. `parts.shape` is not read; `parts.weight` is OHWI as for [`TransposedConv`]; `input`
+/// and `output` are NHWC.
 ///
 /// # Errors
 /// As [`TransposedConv::phases`], [`Layer::new`] and [`Layer::run`].

@@ -117,8 +117,8 @@ pub struct Recorded {
     /// Of these, outputs whose code is another then.
     pub changed: u64,
     /// For every rule that fits the layer, the outputs whose code it would change: presets of R21 with the layer's own
-    /// scales and bias, and, of a layer with R6, its rule with one decision made differently. The layer's own rule may be
-    /// among them, and changes none.
+    /// scales and bias, and, of a layer with R6, its rule with one decision made differently. The layer's own rule may
+    /// be among them, and changes none.
     pub other_rules: BTreeMap<&'static str, u64>,
 }
 

@@ -91,9 +91,9 @@ impl FromStr for RuleName {
 /// The parameters of a set, one for all channels.
 ///
 /// Successive sets turn output type, rounding, clamp and bias, so that 108 of them hold every combination of a rule's
-/// switches; magnitudes cycle through the ordinary (outputs spread over the codes around 0, most with few bits, so that there are ties),
-/// multipliers of 1 and more, those that leave nothing of most accumulators, subnormal ones and, where a rule allows
-/// them, negative, infinite and NaN.
+/// switches; magnitudes cycle through the ordinary (outputs spread over the codes around 0, most with few bits, so that
+/// there are ties), multipliers of 1 and more, those that leave nothing of most accumulators, subnormal ones and, where
+/// a rule allows them, negative, infinite and NaN.
 ///
 /// # Errors
 /// None: every set is a valid rule.
@@ -286,8 +286,8 @@ impl Outcome {
     }
 }
 
-/// Runs the sets of all rules. `progress` is told the accumulators done and to be done, in all, and may be called by any
-/// thread; `done` each rule's outcome.
+/// Runs the sets of all rules. `progress` is told the accumulators done and to be done, in all, and may be called by
+/// any thread; `done` each rule's outcome.
 ///
 /// # Errors
 /// None for rules and sets of this module.

@@ -98,8 +98,8 @@ enum Command {
     },
     /// Take all 2^32 accumulators through the rules of requantization, in vectors and one by one
     Exhaust {
-        /// Rules, separated by commas: f32_mul, f32_mul_clamp_first, f32_out, f32_real, q31_double, q31_single, f64, pow2
-        /// [default: all]
+        /// Rules, separated by commas: f32_mul, f32_mul_clamp_first, f32_out, f32_real, q31_double, q31_single, f64,
+        /// pow2 [default: all]
         #[arg(long, value_delimiter = ',', value_name = "RULE")]
         rule: Vec<RuleName>,
         /// How many sets of parameters for each rule

@@ -7,8 +7,8 @@ use qexact_reference::preset::{self, Scales};
 use qexact_reference::requantize::{Bias, Codes, F32Mul, F32Real, Overflow, Pow2, RealOutput, Rounding, Sum};
 use qexact_reference::{Error, Rule};
 
-/// Every rule that fits a layer, by name; the one that it has is among them, and changes nothing. A layer that stores real numbers, or adds a tensor, has none: no other
-/// runtime's rule does.
+/// Every rule that fits a layer, by name; the one that it has is among them, and changes nothing. A layer that stores
+/// real numbers, or adds a tensor, has none: no other runtime's rule does.
 ///
 /// Integer biases are those of the layer, or its real ones by R37. Where a preset refuses the scales, such as powers
 /// of two where there are none, it is left out. Bounds of the codes are the layer's.

@@ -3,7 +3,8 @@
 /// Every part begins on a cache line.
 const LINE: usize = 64;
 
-/// Memory that parts are taken from, or, without any, a count of what they need: the same function measures and divides.
+/// Memory that parts are taken from, or, without any, a count of what they need: the same function measures and
+/// divides.
 pub(super) struct Memory<'s> {
     rest: Option<&'s mut [u8]>,
     needed: usize,

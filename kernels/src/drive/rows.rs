@@ -20,17 +20,20 @@
 //! The last panel may hold half or a quarter of the channels of a register. The register then takes as many
 //! **segments** of the row side by side: pixel p of segment f is pixel `p + f · distance` of the band.
 //!
-//! A **grouped** band stages rows one after the other: a fold is one code. Groups of fewer than four channels are merged
-//! to four, with zero weights between them.
+//! A **grouped** band stages rows one after the other: a fold is one code. Groups of fewer than four channels are
+//! merged to four, with zero weights between them.
 
+mod pack;
+mod stage;
+
+use self::pack::segments;
+use self::stage::Columns;
 use super::memory::Memory;
 use super::{Driver, even_parts};
 use crate::epilogue::CODES;
-use crate::micro::{Kind, Microkernel, Stage, Tile, fold};
-use crate::pack::{Order, Panel, WeightFormat, Weights};
-use alloc::vec::Vec;
+use crate::micro::{Kind, Microkernel, Tile, fold};
 use core::ops::Range;
-use qexact_reference::{Axis, Conv, Error, Layer};
+use qexact_reference::{Axis, Conv, Error};
 
 /// Staged bytes that leave room in the L1 cache for weights and outputs.
 const STAGED_BYTES: usize = 40 << 10;
@@ -74,17 +77,6 @@ struct Band {
     y: usize,
     lines: usize,
     columns: Range<usize>,
-}
-
-/// What a panel stages of a band: the channels of a register from `channel` on, of each segment.
-struct Columns {
-    channel: usize,
-    vectors: usize,
-    segments: usize,
-    /// Pixels from a segment to the next.
-    distance: usize,
-    /// Pixels of a segment.
-    length: usize,
 }
 
 impl Rows {
@@ -170,79 +162,9 @@ impl Rows {
     pub(super) fn scratch_len(&self, kernel: &Microkernel) -> usize {
         Memory::needed(|memory| Scratch::divide(self, kernel, memory))
     }
-
-    /// Packs weights as the kernel reads them: for each shift, column of taps and block; after them weights that
-    /// are all 1, for sums of codes: depthwise a vector for each column and block, grouped one block.
-    pub(super) fn pack(&self, layer: &Layer<'_>, kernel: &Microkernel) -> (Weights, Order) {
-        let (shape, lanes, format) = (layer.shape(), kernel.lanes, kernel.format);
-        let (panels, order) = match kernel.kind {
-            Kind::GroupedRows { .. } => grouped_row_panels(layer, lanes),
-            _ => depthwise_row_panels(layer, lanes),
-        };
-        let (taps, inputs) = (shape.taps(), shape.group_inputs());
-        // Weight of an output channel at a tap (row, column) and an input channel, None beyond the layer.
-        let weight = |channel: Option<usize>, row: usize, column: usize, input: usize| {
-            let inside = row < self.height.kernel && column < self.width.kernel;
-            let channel = channel.filter(|c| c / shape.group_outputs() == input / inputs && inside)?;
-            let at = (channel * taps + row * self.width.kernel + column) * inputs + input % inputs;
-            Some(layer.weight()[at])
-        };
-        let push = |bytes: &mut Vec<u8>, weight: Option<i8>| {
-            let wide = i16::from(weight.unwrap_or(0)).to_le_bytes();
-            bytes.extend(&wide[..format.bytes()]);
-        };
-        let one = |weight: Option<i8>| weight.map(|_| 1);
-        let weights = Weights::from_panels(panels, |panel| {
-            let mut bytes = Vec::new();
-            let Kind::GroupedRows { quads, .. } = kernel.kind else {
-                let order = &order[panel.first..][..4 * lanes];
-                let depth = format.depth();
-                let [high, wide] = self.fold;
-                for shift in 0..self.shifts {
-                    let of = |channel: Option<usize>, column: usize, block: usize, i: usize| {
-                        // Rows above the shift's own wrap around and have no weight.
-                        let row = (block * high + i / wide).wrapping_sub(shift * self.height.stride);
-                        weight(channel, row, column * wide + i % wide, channel.unwrap_or(0))
-                    };
-                    for (column, block) in pairs(self.taps, self.blocks) {
-                        for (&channel, i) in order.iter().flat_map(|c| (0..depth).map(move |i| (c, i))) {
-                            push(&mut bytes, of(channel, column, block, i));
-                        }
-                    }
-                    for (column, block) in pairs(self.taps, self.blocks) {
-                        for (_, i) in pairs(lanes, depth) {
-                            push(&mut bytes, one(of(Some(panel.channel), column, block, i)));
-                        }
-                    }
-                }
-                return bytes;
-            };
-            // Vector n, 128-bit lane l and dword d of it: output `vectors · l + n` of the lane's group `d / quads`.
-            let vectors = quads * LANE / lanes;
-            // Words are elements 0 and 2 of each four, then 1 and 3: codes need no unpacking, for masking a dword leaves
-            // its even bytes as words, and shifting it the odd ones.
-            let halves = if format == WeightFormat::Pairs { 2 } else { 1 };
-            let mut block = |row, column, map: &dyn Fn(Option<i8>) -> Option<i8>| {
-                for (half, n) in pairs(halves, vectors) {
-                    for (dword, i) in pairs(lanes, 4 / halves) {
-                        let (lane, d) = (dword / 4, dword % 4);
-                        let output = panel.channel + d / quads * 4 * quads + vectors * lane + n;
-                        let input = panel.channel + 4 * d + i * halves + half;
-                        let output = (output < shape.out_channels).then_some(output);
-                        push(&mut bytes, map(weight(output, row, column, input)));
-                    }
-                }
-            };
-            for (column, row) in pairs(self.width.kernel, self.height.kernel) {
-                block(row, column, &|w| w);
-            }
-            block(0, 0, &one);
-            bytes
-        });
-        (weights, order)
-    }
 }
 
+/// All of `0..a` by `0..b`.
 fn pairs(a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..a).flat_map(move |a| (0..b).map(move |b| (a, b)))
 }
@@ -348,8 +270,7 @@ impl Driver<'_> {
         }
         let mut staged = None;
         for panel in &self.packed.weights.panels {
-            let inside =
-                panel.channel.max(region.channels.start)..(panel.channel + panel.channels).min(region.channels.end);
+            let inside = panel.within(&region.channels);
             if inside.is_empty() {
                 continue;
             }
@@ -429,104 +350,6 @@ impl Driver<'_> {
             }
         }
     }
-
-    /// Offsets in the input of a band's staged codes; what lies in padding rows or is not needed has none.
-    fn offsets(&self, rows: &Rows, band: &Band, offsets: &mut [usize]) {
-        let height = &rows.height;
-        let needed = (band.lines - 1) * height.stride + (height.kernel - 1) * height.dilation + 1;
-        let codes = (0..rows.staged_blocks(rows.band)).flat_map(|block| rows.input_rows(block));
-        for (offset, row) in offsets.iter_mut().zip(codes) {
-            let y = (band.y * height.stride + row).checked_sub(height.padding[0]);
-            *offset = match y.filter(|&y| row < needed && y < height.input) {
-                Some(y) => (band.image * height.input + y) * rows.width.input * rows.in_channels,
-                None => PADDING,
-            };
-        }
-    }
-
-    /// Stages columns of a band.
-    ///
-    /// # Safety
-    /// As [`run`](super::run).
-    unsafe fn stage(
-        &self,
-        rows: &Rows,
-        band: &Band,
-        columns: &Columns,
-        input: &[u8],
-        held: &mut Held,
-        scratch: &mut Scratch<'_>,
-    ) {
-        let &Columns { channel, vectors, segments, distance, length } = columns;
-        let (kernel, width, wide) = (self.packed.kernel, &rows.width, rows.fold[1]);
-        let bytes = 4 * kernel.lanes / segments;
-        // Staged column of the padded input that a segment begins with.
-        let begin = |segment: usize| (band.columns.start + segment * distance) * rows.stride;
-        let left = width.padding[0];
-        // Columns of the last row behind which a register may still be read from the input.
-        let last = scratch.offsets.iter().filter(|&&offset| offset != PADDING).max().copied();
-        let readable = last.map_or(width.input, |last| match input.len().checked_sub(last + channel + bytes) {
-            Some(rest) => (rest / rows.in_channels + 1).min(width.input),
-            None => 0,
-        });
-        let count = rows.columns(length);
-        // Columns that all segments read from the input.
-        let interior = left.div_ceil(wide).saturating_sub(begin(0))
-            ..((left + readable) / wide).saturating_sub(begin(segments - 1)).min(count);
-        let function = kernel.stage.expect("a row kernel")(vectors, self.signed);
-        // Columns of padding on both sides are the same for all rows and panels.
-        let padding = [
-            0..(left / wide).saturating_sub(begin(0)).min(count),
-            (left + width.input).div_ceil(wide).saturating_sub(begin(0)).min(count)..count,
-        ];
-        let padded = segments == 1 && held.padded == (begin(0)..count);
-        held.padded = if segments == 1 { begin(0)..count } else { 0..0 };
-        let mut at = 0;
-        while at < count {
-            let side = padding.iter().find(|side| segments == 1 && side.contains(&at));
-            let (run, pitch, lines) = match side {
-                Some(side) => (side.end - at, 0, rows.band),
-                None if interior.contains(&at) => (interior.end - at, wide * rows.in_channels, band.lines),
-                None => (1, 0, band.lines),
-            };
-            if side.is_some() && padded {
-                at += run;
-                continue;
-            }
-            let codes = rows.staged_blocks(lines) * rows.fold[0] * wide;
-            let sources = &mut scratch.sources[..codes * segments];
-            for (segment, phase) in pairs(segments, wide) {
-                let x = ((begin(segment) + at) * wide + phase).wrapping_sub(left);
-                let places = (phase..codes).step_by(wide);
-                if x >= width.input {
-                    places.for_each(|code| sources[code * segments + segment] = scratch.padding.as_ptr());
-                    continue;
-                }
-                let at = x * rows.in_channels + channel;
-                for code in places.clone() {
-                    sources[code * segments + segment] = scratch.rows[code].wrapping_add(at);
-                }
-                if last.is_none_or(|last| last + at + bytes <= input.len()) {
-                    continue;
-                }
-                for code in places.filter(|&code| scratch.offsets[code] != PADDING) {
-                    let codes = &input[scratch.offsets[code] + at..];
-                    if codes.len() < bytes {
-                        let place = code * segments + segment;
-                        let edge = &mut scratch.edge[place * bytes..][..bytes];
-                        edge[..codes.len()].copy_from_slice(codes);
-                        sources[place] = edge.as_ptr();
-                    }
-                }
-            }
-            let to = scratch.staged[at * rows.cell..].as_mut_ptr();
-            // SAFETY: in the interior each row is readable up to `readable` columns, all other columns are staged one
-            // by one from where a register may be read; the padding is as long as a row and a register.
-            // Scratch has room for the columns of the longest segment.
-            unsafe { function(&Stage { sources, pitch, count: run, to, block: rows.block_len() }) };
-            at += run;
-        }
-    }
 }
 
 /// Pointers of a segment's tiles, `[tile][tap][pixel]`: to the staged column under each tap.
@@ -546,50 +369,6 @@ fn fill_table(rows: &Rows, kernel: &Microkernel, length: usize, staged: *const u
             first += size;
         }
     }
-}
-
-/// Panels for a depthwise row kernel: registers of channels in the order of
-/// [`depthwise_panels`](crate::pack::depthwise_panels). The last ones hold half or a quarter of the channels, once for every segment.
-pub(super) fn depthwise_row_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Panel>, Order) {
-    let (channels, width) = (layer.shape().out_channels, 4 * lanes);
-    let (mut panels, mut order) = (Vec::new(), Order::new());
-    let mut channel = 0;
-    for segments in segments(channels, width) {
-        let distinct = width / segments;
-        let valid = (channels - channel).min(distinct);
-        panels.push(Panel::new(order.len(), 4 / segments, channel, valid, 0));
-        order.extend((0..width).map(|position| {
-            let (vector, lane) = (position / lanes, position % lanes);
-            let in_register = LANE * (lane / 4) + 4 * vector + lane % 4;
-            Some(in_register % distinct).filter(|&at| at < valid).map(|at| channel + at)
-        }));
-        channel += valid;
-    }
-    (panels, order)
-}
-
-/// Segments of each register, `width` codes, that channels are divided into: one, but for the last channels.
-fn segments(channels: usize, width: usize) -> Vec<usize> {
-    let (mut segments, mut left) = (Vec::new(), channels);
-    while left > 0 {
-        let count = match left {
-            _ if left > width * 3 / 4 => 1,
-            // Three quarters of a register: first a half, then a quarter.
-            _ if left > width / 2 => 2,
-            _ => width / left.next_multiple_of(LANE).next_power_of_two(),
-        };
-        segments.push(count);
-        left = left.saturating_sub(width / count);
-    }
-    segments
-}
-
-/// Panels for a grouped row kernel: 16 channels each, in their own order.
-pub(super) fn grouped_row_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Panel>, Order) {
-    let channels = layer.shape().out_channels;
-    let panels = (0..channels).step_by(LANE);
-    let panels = panels.map(|channel| Panel::new(channel, LANE / lanes, channel, (channels - channel).min(LANE), 0));
-    (panels.collect(), (0..channels.next_multiple_of(LANE)).map(|c| Some(c).filter(|&c| c < channels)).collect())
 }
 
 #[cfg(test)]

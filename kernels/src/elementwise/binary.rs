@@ -42,34 +42,6 @@ pub trait Binary {
     ) -> Result<(), Error>;
 }
 
-/// R25: the codes of sums.
-///
-/// # Errors
-/// An operand of another length than the output.
-pub fn add<A: Code, B: Code, Y: Code>(
-    isa: Isa,
-    rule: &Add,
-    a: Operand<'_, A>,
-    b: Operand<'_, B>,
-    y: &mut [Y],
-) -> Result<(), Error> {
-    rule.run(isa, a, b, y)
-}
-
-/// R26: the codes of products.
-///
-/// # Errors
-/// An operand of another length than the output.
-pub fn mul<A: Code, B: Code, Y: Code>(
-    isa: Isa,
-    rule: &Mul,
-    a: Operand<'_, A>,
-    b: Operand<'_, B>,
-    y: &mut [Y],
-) -> Result<(), Error> {
-    rule.run(isa, a, b, y)
-}
-
 /// The loop over pairs.
 #[inline(always)]
 fn pairs<A: Code, B: Code, Y: Code>(

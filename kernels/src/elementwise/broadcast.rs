@@ -8,8 +8,8 @@ use alloc::vec::Vec;
 use qexact_reference::broadcast::{broadcast_shape, strides};
 use qexact_reference::{Code, Error};
 
-/// R25 or R26 of all pairs of elements of two tensors whose shapes broadcast as numpy's do, in the order of the output of
-/// [`broadcast_shape`].
+/// R25 or R26 of all pairs of elements of two tensors whose shapes broadcast as numpy's do, in the order of the output
+/// of [`broadcast_shape`].
 ///
 /// # Errors
 /// Shapes that do not broadcast or whose sizes overflow, slices that do not have their shape's length.

@@ -7,7 +7,8 @@ impl Isa {
     ///
     /// Two things decide whether that is any faster. All that `f` calls must be inlined into it (`#[inline(always)]`),
     /// since what is not stays compiled for every CPU. And `f` must own what it uses (`move`): a store through a
-    /// captured reference might change another captured value, for all the compiler knows, and stops it from vectorising.
+    /// captured reference might change another captured value, for all the compiler knows, and stops it from
+    /// vectorising.
     #[inline(always)]
     pub(super) fn compile<R>(self, f: impl FnOnce() -> R) -> R {
         match self.name() {

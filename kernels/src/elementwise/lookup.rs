@@ -74,10 +74,10 @@ fn byte_of<T: Code>(code: T) -> u8 {
     code as u8
 }
 
-// A shuffle of bytes looks up 16 entries: by the low four bits of an index, or 0 where bit 7 is set. With the 128 entries
-// of a half in rows T[0..8] of 16, and row k holding T[k] ^ T[k − 1] (`steps`), an index less 16·k finds its step in all
-// rows up to its own and 0 in those after, where it has become negative: the steps add up to T[row]. The other half's
-// indices are negative from the start, and the subtraction saturates.
+// A shuffle of bytes looks up 16 entries: by the low four bits of an index, or 0 where bit 7 is set. With the 128
+// entries of a half in rows T[0..8] of 16, and row k holding T[k] ^ T[k − 1] (`steps`), an index less 16·k finds its
+// step in all rows up to its own and 0 in those after, where it has become negative: the steps add up to T[row]. The
+// other half's indices are negative from the start, and the subtraction saturates.
 
 /// Looks up as many codes as whole vectors hold; the number of them.
 #[cfg(target_arch = "x86_64")]

@@ -3,7 +3,7 @@
 //! | here | rules | in the reference |
 //! |---|---|---|
 //! | [`quantize`], [`dequantize`] | R2, R3, R22, R23 | `quantizer` |
-//! | [`add`], [`mul`] of [`Operand`]s, [`broadcast`](broadcast()) | R25, R26 | `add`, `mul`, `broadcast` |
+//! | [`Binary`] rules of [`Operand`]s, [`broadcast`](broadcast()) | R25, R26 | `add`, `mul`, `broadcast` |
 //! | [`Lookup`] | R13, R27, R28: every function of one code | `table`, `recode`, `elementwise` |
 //! | [`concat`](concat()) | R29 | `concat` |
 //! | [`max_pool`], [`avg_pool`], [`adaptive_avg_pool`], [`mean_pool`] | R11, R12, R30 | `pool`, `mean` |
@@ -26,7 +26,7 @@ mod lookup;
 mod pool;
 
 pub use batch_norm::batch_norm;
-pub use binary::{Binary, Operand, add, mul};
+pub use binary::{Binary, Operand};
 pub use broadcast::broadcast;
 pub use concat::concat;
 pub use convert::{dequantize, quantize};

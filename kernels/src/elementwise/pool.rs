@@ -2,7 +2,7 @@
 
 use crate::Isa;
 use alloc::vec::Vec;
-use qexact_reference::mean::{self, Mean, real_mean};
+use qexact_reference::mean::{self, Mean, clamp_first_mean, integer_mean, real_mean, scaled_mean};
 use qexact_reference::pool::{AdaptivePool, Average, Divisor, Memory, Pool, Window};
 use qexact_reference::quantizer::{DequantizeForm, Dequantizer};
 use qexact_reference::{Code, Error};
@@ -105,14 +105,14 @@ pub fn mean_pool<T: Code>(isa: Isa, pool: &Pool, divisor: Divisor, mean: &Mean, 
                 rows.push_sums(
                     window,
                     #[inline(always)]
-                    move |sum| Mean::Scaled { input, output }.of_sum(sum.into(), inside, n),
+                    move |sum| scaled_mean((sum.into(), inside), n, input, output),
                 );
             }
             Mean::ClampFirst { input, output } => {
                 rows.push_sums(
                     window,
                     #[inline(always)]
-                    move |sum| Mean::ClampFirst { input, output }.of_sum(sum.into(), inside, n),
+                    move |sum| clamp_first_mean((sum.into(), inside), n, input, output),
                 );
             }
             Mean::Real { input, output } => {
@@ -129,7 +129,7 @@ pub fn mean_pool<T: Code>(isa: Isa, pool: &Pool, divisor: Divisor, mean: &Mean, 
                 rows.push_sums(
                     window,
                     #[inline(always)]
-                    move |sum| Mean::Integer { clamp }.of_sum(sum.into(), inside, n),
+                    move |sum| integer_mean(sum.into(), n, clamp),
                 );
             }
         }

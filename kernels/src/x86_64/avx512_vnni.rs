@@ -208,7 +208,7 @@ unsafe fn taps<const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>, row: usiz
             if first + i < t.runs {
                 // SAFETY: every run is readable for a block of 64 channels.
                 let codes = unsafe { _mm512_loadu_si512(row_at(t, row, first + i).cast()) };
-                x[i] = if SIGNED { _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) } else { codes };
+                x[i] = unsigned::<SIGNED>(codes);
             }
         }
         let quads = interleave(x);
@@ -238,4 +238,11 @@ pub(super) fn interleave(x: [__m512i; 4]) -> [__m512i; 4] {
         _mm512_unpacklo_epi16(hi01, hi23),
         _mm512_unpackhi_epi16(hi01, hi23),
     ]
+}
+
+/// Signed codes as code + 128.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn unsigned<const SIGNED: bool>(codes: __m512i) -> __m512i {
+    if SIGNED { _mm512_xor_si512(codes, _mm512_set1_epi8(-128)) } else { codes }
 }

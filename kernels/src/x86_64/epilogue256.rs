@@ -266,8 +266,8 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
     }
 }
 
-/// Takes a block of 32 channels of one row, in the order of `depthwise_panels`, through the rule and stores it in order of
-/// channels.
+/// Takes a block of 32 channels of one row, in the order of `depthwise_panels`, through the rule and stores it in order
+/// of channels.
 ///
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).

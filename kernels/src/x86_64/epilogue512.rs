@@ -328,3 +328,17 @@ pub(super) unsafe fn scale_pixels<const MR: usize, const BIAS: bool>(
     }
     acc
 }
+
+/// The four 128-bit lanes.
+#[inline(always)]
+pub(super) unsafe fn lanes(v: __m512i) -> [__m128i; 4] {
+    // SAFETY: the caller's instruction set.
+    unsafe {
+        [
+            _mm512_castsi512_si128(v),
+            _mm512_extracti32x4_epi32::<1>(v),
+            _mm512_extracti32x4_epi32::<2>(v),
+            _mm512_extracti32x4_epi32::<3>(v),
+        ]
+    }
+}

@@ -81,7 +81,8 @@ const fn weights_of(bits: usize) -> [i8; 16] {
     table
 }
 
-/// A step takes the vectors of 8 / BITS quads from memory at once. U interleaved sums hide the latency of the dot product.
+/// A step takes the vectors of 8 / BITS quads from memory at once. U interleaved sums hide the latency of the dot
+/// product.
 ///
 /// # Safety
 /// The contract of [`TileFn`].

@@ -1,6 +1,6 @@
 //! The kernels themselves: a file an instruction set for the dot products, two files a vector width for what
 //! happens to accumulators: in a kernel (`epilogue…`), and in a step of its own (`finish…`). Depthwise and grouped
-//! convolutions over staged columns are in `rows…`, narrow weights in `fields512`, binary codes in `popcount…`.
+//! convolutions over staged columns are in `…rows…`, narrow weights in `fields512`, binary codes in `popcount…`.
 //!
 //! All of them are `unsafe fn`s with the contract of [`TileFn`](crate::micro::TileFn): they read and write
 //! through raw pointers. Loops over registers have constant bounds and are unrolled.
@@ -8,16 +8,17 @@
 pub(crate) mod avx2;
 pub(crate) mod avx512_vnni;
 pub(crate) mod avx_vnni;
+pub(crate) mod depthwise_rows512;
 mod epilogue256;
 mod epilogue512;
 pub(crate) mod fields512;
 pub(crate) mod finish256;
 pub(crate) mod finish512;
+pub(crate) mod grouped_rows512;
 pub(crate) mod popcount256;
 #[cfg(feature = "std")]
 pub(crate) mod popcount512;
 mod rows256;
-pub(crate) mod rows512;
 pub(crate) mod rows_avx2;
 pub(crate) mod rows_avx_vnni;
 

@@ -29,7 +29,8 @@ unsafe fn tile(t: &BinaryTile) {
 }
 
 /// # Safety
-/// The contract of [`BinaryTileFn`](crate::binary::BinaryTileFn), for MR rows; at most [`STEPS`] steps, and such as there are.
+/// The contract of [`BinaryTileFn`](crate::binary::BinaryTileFn), for MR rows; at most [`STEPS`] steps, and such as
+/// there are.
 #[target_feature(enable = "avx2")]
 unsafe fn rows<const MR: usize>(t: &BinaryTile, steps: core::ops::Range<usize>) {
     let bits_of = _mm256_setr_epi8(

@@ -107,8 +107,8 @@ pub(super) unsafe fn finish_segments<const MR: usize, const FOLD: usize, const S
     }
 }
 
-/// Adds the quads of each output and puts 16 outputs in order of channels. Vector n, lane l: output `VECTORS · l + n` of
-/// the group that a dword belongs to.
+/// Adds the quads of each output and puts 16 outputs in order of channels. Vector n, lane l: output `VECTORS · l + n`
+/// of the group that a dword belongs to.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn in_order<const MR: usize, const VECTORS: usize>(acc: [[__m256i; VECTORS]; MR]) -> [[__m256i; 2]; MR] {

@@ -86,7 +86,8 @@ fn grouped_for<const MR: usize, const VECTORS: usize>(store: Store) -> TileFn {
     }
 }
 
-/// Stages rows in pairs, widened to 16 bits, the codes of a channel side by side in a dword: 32 channels, or two segments of 16.
+/// Stages rows in pairs, widened to 16 bits, the codes of a channel side by side in a dword: 32 channels, or two
+/// segments of 16.
 ///
 /// # Safety
 /// The contract of [`StageFn`](crate::micro::StageFn).

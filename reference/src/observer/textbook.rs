@@ -4,8 +4,8 @@ use super::{CodeRange, Range};
 use crate::float::round_ties_even;
 use crate::{CodeType, Error, Quantization};
 
-/// Restricted symmetric: `S = max(|min|, |max|) / hi` and `z = 0`, for codes `−hi..=hi`; −127..=127 of i8. The code −128
-/// is not used, so that the codes of x and −x are each other's negatives.
+/// Restricted symmetric: `S = max(|min|, |max|) / hi` and `z = 0`, for codes `−hi..=hi`; −127..=127 of i8. The code
+/// −128 is not used, so that the codes of x and −x are each other's negatives.
 ///
 /// # Errors
 /// [`Error::Scale`]: a range that holds nothing but 0. A type without negative codes, or of one bit.
@@ -30,7 +30,8 @@ pub fn affine(range: Range, codes: CodeType) -> Result<Quantization, Error> {
     Quantization::new(scale.into(), zero_point, codes)
 }
 
-/// The code of `x`, the zero point inside the rounding: `rne( clamp( x / S + z, lo, hi ) )`, all in f32; NaN gives `lo`.
+/// The code of `x`, the zero point inside the rounding: `rne( clamp( x / S + z, lo, hi ) )`, all in f32; NaN gives
+/// `lo`.
 ///
 /// On ties it differs from R2 where z is odd: the sum goes to the even integer, not the quotient.
 pub fn quantize(x: f32, quantization: Quantization) -> i32 {

@@ -17,8 +17,8 @@ pub enum DynamicEngine {
     Qnnpack,
 }
 
-/// How the input of a dynamic linear layer becomes codes, and its accumulators real numbers: R22 and R9. `input` is what
-/// [`dynamic::torch`](crate::dynamic::torch) chose for the data.
+/// How the input of a dynamic linear layer becomes codes, and its accumulators real numbers: R22 and R9. `input` is
+/// what [`dynamic::torch`](crate::dynamic::torch) chose for the data.
 ///
 /// ```text
 /// fbgemm   R22 Fused           scale[c] = f32(S_X) · f32(S_W[c]),  the bias in one multiply-add

@@ -1,0 +1,142 @@
+//! Packing for row kernels: for each shift, column of taps and block, what the kernel multiplies it by; after them
+//! weights that are all 1, for sums of codes: depthwise a vector for each column and block, grouped one block.
+
+use super::{LANE, Rows, pairs};
+use crate::micro::{Kind, Microkernel};
+use crate::pack::{Order, Panel, WeightFormat, Weights, interleaved};
+use alloc::vec::Vec;
+use qexact_reference::Layer;
+
+impl Rows {
+    /// Packs weights as the kernel reads them.
+    pub(in crate::drive) fn pack(&self, layer: &Layer<'_>, kernel: &Microkernel) -> (Weights, Order) {
+        let (lanes, format) = (kernel.lanes, kernel.format);
+        if let Kind::GroupedRows { quads, .. } = kernel.kind {
+            let (panels, order) = grouped_row_panels(layer, lanes);
+            let pack = |panel: &Panel| self.grouped_weights(layer, panel.channel, quads, lanes, format);
+            (Weights::from_panels(panels, pack), order)
+        } else {
+            let (panels, order) = depthwise_row_panels(layer, lanes);
+            let pack = |panel: &Panel| self.depthwise_weights(layer, &order[panel.first..][..4 * lanes], lanes, format);
+            (Weights::from_panels(panels, pack), order)
+        }
+    }
+
+    /// Weight of an output channel at a tap (row, column) and an input channel; none beyond the layer.
+    fn weight(&self, layer: &Layer<'_>, channel: usize, [row, column]: [usize; 2], input: usize) -> Option<i8> {
+        let (shape, inputs) = (layer.shape(), layer.shape().group_inputs());
+        let inside = channel < shape.out_channels && row < self.height.kernel && column < self.width.kernel;
+        if !inside || channel / shape.group_outputs() != input / inputs {
+            return None;
+        }
+        let tap = channel * shape.taps() + row * self.width.kernel + column;
+        Some(layer.weight()[tap * inputs + input % inputs])
+    }
+
+    /// The weights of the channels of a register.
+    fn depthwise_weights(
+        &self,
+        layer: &Layer<'_>,
+        channels: &[Option<usize>],
+        lanes: usize,
+        format: WeightFormat,
+    ) -> Vec<u8> {
+        let [high, wide] = self.fold;
+        let mut bytes = Vec::new();
+        for shift in 0..self.shifts {
+            let weight = |channel: usize, column: usize, block: usize, i: usize| {
+                // Rows above the shift's own wrap around and have no weight.
+                let row = (block * high + i / wide).wrapping_sub(shift * self.height.stride);
+                self.weight(layer, channel, [row, column * wide + i % wide], channel)
+            };
+            for (column, block) in pairs(self.taps, self.blocks) {
+                for (channel, i) in channels.iter().flat_map(|&c| (0..format.depth()).map(move |i| (c, i))) {
+                    push(&mut bytes, format, channel.and_then(|c| weight(c, column, block, i)));
+                }
+            }
+            for (column, block) in pairs(self.taps, self.blocks) {
+                for (_, i) in pairs(lanes, format.depth()) {
+                    push(&mut bytes, format, channels[0].and_then(|c| weight(c, column, block, i)).and(Some(1)));
+                }
+            }
+        }
+        bytes
+    }
+
+    /// The weights of 16 channels from `channel` on, in groups of 4 · `quads`.
+    fn grouped_weights(
+        &self,
+        layer: &Layer<'_>,
+        channel: usize,
+        quads: usize,
+        lanes: usize,
+        format: WeightFormat,
+    ) -> Vec<u8> {
+        // Vector n, 128-bit lane l and dword d of it: output `vectors · l + n` of the lane's group `d / quads`.
+        let vectors = quads * LANE / lanes;
+        // Words are elements 0 and 2 of each four, then 1 and 3: codes need no unpacking, for masking a dword leaves
+        // its even bytes as words, and shifting it the odd ones.
+        let halves = if format == WeightFormat::Pairs { 2 } else { 1 };
+        let block = |tap: [usize; 2]| {
+            pairs(halves, vectors).flat_map(move |(half, n)| {
+                pairs(lanes, 4 / halves).map(move |(dword, i)| {
+                    let (lane, d) = (dword / 4, dword % 4);
+                    let output = channel + d / quads * 4 * quads + vectors * lane + n;
+                    self.weight(layer, output, tap, channel + 4 * d + i * halves + half)
+                })
+            })
+        };
+        let mut bytes = Vec::new();
+        for (column, row) in pairs(self.width.kernel, self.height.kernel) {
+            block([row, column]).for_each(|weight| push(&mut bytes, format, weight));
+        }
+        block([0, 0]).for_each(|weight| push(&mut bytes, format, weight.and(Some(1))));
+        bytes
+    }
+}
+
+/// Adds a weight, 0 where there is none.
+fn push(bytes: &mut Vec<u8>, format: WeightFormat, weight: Option<i8>) {
+    bytes.extend(&i16::from(weight.unwrap_or(0)).to_le_bytes()[..format.bytes()]);
+}
+
+/// Panels for a depthwise row kernel: registers of channels in the order of
+/// [`depthwise_panels`](crate::pack::depthwise_panels). The last ones hold half or a quarter of the channels, once for
+/// every segment.
+fn depthwise_row_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Panel>, Order) {
+    let (channels, width) = (layer.shape().out_channels, 4 * lanes);
+    let (mut panels, mut order) = (Vec::new(), Order::new());
+    let mut channel = 0;
+    for segments in segments(channels, width) {
+        let distinct = width / segments;
+        let valid = (channels - channel).min(distinct);
+        panels.push(Panel::new(order.len(), 4 / segments, channel, valid, 0));
+        order.extend(interleaved(lanes).map(|at| Some(at % distinct).filter(|&at| at < valid).map(|at| channel + at)));
+        channel += valid;
+    }
+    (panels, order)
+}
+
+/// Segments of each register, `width` codes, that channels are divided into: one, but for the last channels.
+pub(super) fn segments(channels: usize, width: usize) -> Vec<usize> {
+    let (mut segments, mut left) = (Vec::new(), channels);
+    while left > 0 {
+        let count = match left {
+            _ if left > width * 3 / 4 => 1,
+            // Three quarters of a register: first a half, then a quarter.
+            _ if left > width / 2 => 2,
+            _ => width / left.next_multiple_of(LANE).next_power_of_two(),
+        };
+        segments.push(count);
+        left = left.saturating_sub(width / count);
+    }
+    segments
+}
+
+/// Panels for a grouped row kernel: 16 channels each, in their own order.
+fn grouped_row_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Panel>, Order) {
+    let channels = layer.shape().out_channels;
+    let panels = (0..channels).step_by(LANE);
+    let panels = panels.map(|channel| Panel::new(channel, LANE / lanes, channel, (channels - channel).min(LANE), 0));
+    (panels.collect(), (0..channels.next_multiple_of(LANE)).map(|c| Some(c).filter(|&c| c < channels)).collect())
+}

@@ -1,0 +1,461 @@
+//! Depthwise row kernels for AVX-512-VNNI.
+
+use super::avx512_vnni::{interleave, unsigned};
+use super::epilogue512 as epilogue;
+use crate::IsaName;
+use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::gather::Element;
+use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn, Window};
+use crate::pack::WeightFormat;
+use core::arch::x86_64::*;
+use core::mem::MaybeUninit;
+
+/// 6 × 4 accumulators, 4 vectors of weights, 1 of codes: 29 of 32.
+const ROWS: usize = 6;
+/// With the weights of a vector in registers: 7 accumulators, up to 10 of weights, 1 of codes, and what of the finished
+/// vectors fits.
+const WINDOW_ROWS: usize = 7;
+const _: () = assert!(ROWS < WINDOW_ROWS && ROWS * 4 + 5 <= 32);
+
+pub(crate) const DEPTHWISE: Microkernel = Microkernel {
+    name: "depthwise_rows_avx512_vnni_6x64",
+    isa: IsaName::Avx512Vnni,
+    kind: Kind::DepthwiseRows(Window::Any),
+    rows: ROWS,
+    lanes: 16,
+    vectors: 4,
+    format: WeightFormat::Quads,
+    element: Element::Byte,
+    widened: 0,
+    tile: |rows, vectors, _, store| {
+        let table = match vectors {
+            4 => depthwise_table::<1>(store),
+            2 => depthwise_table::<2>(store),
+            _ => depthwise_table::<4>(store),
+        };
+        table[rows - 1]
+    },
+    stage: Some(|vectors, signed| match (vectors, signed) {
+        (4, false) => stage_quads::<1, false>,
+        (4, true) => stage_quads::<1, true>,
+        (2, false) => stage_quads::<2, false>,
+        (2, true) => stage_quads::<2, true>,
+        (_, false) => stage_quads::<4, false>,
+        (_, true) => stage_quads::<4, true>,
+    }),
+};
+
+pub(crate) const DEPTHWISE3: Microkernel = windowed::<3, 1>("depthwise_rows_avx512_vnni_7x64_3x3");
+pub(crate) const DEPTHWISE3_STRIDE2: Microkernel = windowed::<2, 2>("depthwise_rows_avx512_vnni_7x64_3x3_stride2");
+pub(crate) const DEPTHWISE5: Microkernel = windowed::<5, 2>("depthwise_rows_avx512_vnni_7x64_5x5");
+pub(crate) const DEPTHWISE5_STRIDE2: Microkernel = windowed::<3, 3>("depthwise_rows_avx512_vnni_7x64_5x5_stride2");
+
+/// A kernel for pixels that read KERNEL staged columns of BLOCKS blocks.
+const fn windowed<const KERNEL: usize, const BLOCKS: usize>(name: &'static str) -> Microkernel {
+    Microkernel {
+        name,
+        kind: Kind::DepthwiseRows(Window::Fixed { kernel: KERNEL, blocks: BLOCKS, stride: 1 }),
+        rows: WINDOW_ROWS,
+        tile: |rows, vectors, signed, store| match rows {
+            WINDOW_ROWS => window_for::<KERNEL, BLOCKS>(vectors, store),
+            _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
+        },
+        ..DEPTHWISE
+    }
+}
+
+fn depthwise_table<const FOLD: usize>(store: Store) -> &'static [TileFn; ROWS] {
+    const fn of<const FOLD: usize, const STORE: Store>() -> [TileFn; ROWS] {
+        [
+            depthwise::<1, FOLD, STORE>,
+            depthwise::<2, FOLD, STORE>,
+            depthwise::<3, FOLD, STORE>,
+            depthwise::<4, FOLD, STORE>,
+            depthwise::<5, FOLD, STORE>,
+            depthwise::<6, FOLD, STORE>,
+        ]
+    }
+    match store {
+        CODES => const { &of::<FOLD, CODES>() },
+        REALS => const { &of::<FOLD, REALS>() },
+        _ => const { &of::<FOLD, ACCUMULATORS>() },
+    }
+}
+
+fn window_for<const KERNEL: usize, const BLOCKS: usize>(vectors: usize, store: Store) -> TileFn {
+    match (vectors, store) {
+        (4, CODES) => window::<KERNEL, BLOCKS, 1, CODES>,
+        (2, CODES) => window::<KERNEL, BLOCKS, 2, CODES>,
+        (_, CODES) => window::<KERNEL, BLOCKS, 4, CODES>,
+        (4, REALS) => window::<KERNEL, BLOCKS, 1, REALS>,
+        (2, REALS) => window::<KERNEL, BLOCKS, 2, REALS>,
+        (_, REALS) => window::<KERNEL, BLOCKS, 4, REALS>,
+        (4, _) => window::<KERNEL, BLOCKS, 1, ACCUMULATORS>,
+        (2, _) => window::<KERNEL, BLOCKS, 2, ACCUMULATORS>,
+        (_, _) => window::<KERNEL, BLOCKS, 4, ACCUMULATORS>,
+    }
+}
+
+/// Stages rows in fours, the codes of a channel side by side in a dword: 64 channels, or FOLD segments of 64 / FOLD.
+///
+/// # Safety
+/// The contract of [`StageFn`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn stage_quads<const FOLD: usize, const SIGNED: bool>(s: &Stage<'_>) {
+    for (block, rows) in s.sources.chunks_exact(4 * FOLD).enumerate() {
+        let mut sources = [[core::ptr::null::<u8>(); FOLD]; 4];
+        for (i, &source) in rows.iter().enumerate() {
+            sources[i / FOLD][i % FOLD] = source;
+        }
+        let mut to = s.to.wrapping_add(block * s.block);
+        for at in 0..s.count {
+            let mut x = [_mm512_setzero_si512(); 4];
+            for i in 0..4 {
+                let y = |f: usize| sources[i][f % FOLD].wrapping_add(at * s.pitch);
+                // SAFETY: 64 / FOLD bytes are readable in each column of a source.
+                let codes = unsafe {
+                    match FOLD {
+                        1 => _mm512_loadu_si512(y(0).cast()),
+                        2 => _mm512_inserti64x4::<1>(
+                            _mm512_castsi256_si512(_mm256_loadu_si256(y(0).cast())),
+                            _mm256_loadu_si256(y(1).cast()),
+                        ),
+                        _ => {
+                            let lane = |f: usize| _mm_loadu_si128(y(f).cast());
+                            let low = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(lane(0)), lane(1));
+                            let high = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(lane(2)), lane(3));
+                            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+                        }
+                    }
+                };
+                x[i] = unsigned::<SIGNED>(codes);
+            }
+            for (v, quads) in interleave(x).into_iter().enumerate() {
+                // SAFETY: a block holds 256 bytes a column.
+                unsafe { _mm512_storeu_si512(to.wrapping_add(64 * v).cast(), quads) };
+            }
+            to = to.wrapping_add(256);
+        }
+    }
+}
+
+/// # Safety
+/// The contract of [`TileFn`], for `count` tiles that follow each other.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn depthwise<const MR: usize, const FOLD: usize, const STORE: Store>(t: &Tile<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        if STORE == CODES && !t.epilogue.bias.is_empty() {
+            depthwise_tiles::<MR, FOLD, STORE, true>(t);
+        } else {
+            depthwise_tiles::<MR, FOLD, STORE, false>(t);
+        }
+    }
+}
+
+/// `BIAS`: R6 adds a float.
+///
+/// # Safety
+/// As [`depthwise`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn depthwise_tiles<const MR: usize, const FOLD: usize, const STORE: Store, const BIAS: bool>(t: &Tile<'_>) {
+    let mut corrected = MaybeUninit::uninit();
+    for tile in 0..t.count {
+        let rows = t.rows.wrapping_add(tile * t.runs * MR);
+        let y = t.output.wrapping_add(tile * MR * t.stride);
+        // SAFETY: passed on; the initial values are four vectors a pixel, or the same four for all.
+        unsafe {
+            let (initial, pixel) = if t.epilogue.weight_zero_point.is_empty() {
+                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
+            } else {
+                corrected_values::<MR>(rows, t, &mut corrected);
+                (corrected.as_ptr().cast(), 4)
+            };
+            let mut acc = [[_mm512_setzero_si512(); 4]; MR];
+            for i in 0..MR {
+                for v in 0..4 {
+                    acc[i][v] = initial.add(i * pixel + v).read_unaligned();
+                }
+            }
+            let acc = columns::<MR, true>(rows, acc, t);
+            if STORE == CODES {
+                store_codes::<MR, FOLD, BIAS>(acc, y, t);
+            } else {
+                store_words::<MR, FOLD, STORE>(acc, y, t);
+            }
+        }
+    }
+}
+
+/// A window of known extents: vector by vector, so that its weights stay in registers and neighbouring pixels share
+/// the columns they load. `count` pixels, of which the last tile may compute some again.
+///
+/// # Safety
+/// The contract of [`TileFn`], for `count` ≥ `WINDOW_ROWS` pixels whose columns follow each other.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn window<const KERNEL: usize, const BLOCKS: usize, const FOLD: usize, const STORE: Store>(t: &Tile<'_>) {
+    // SAFETY: passed on.
+    unsafe {
+        if STORE == CODES && !t.epilogue.bias.is_empty() {
+            window_tiles::<KERNEL, BLOCKS, FOLD, STORE, true>(t);
+        } else {
+            window_tiles::<KERNEL, BLOCKS, FOLD, STORE, false>(t);
+        }
+    }
+}
+
+/// # Safety
+/// As [`window`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn window_tiles<
+    const KERNEL: usize,
+    const BLOCKS: usize,
+    const FOLD: usize,
+    const STORE: Store,
+    const BIAS: bool,
+>(
+    t: &Tile<'_>,
+) {
+    const MR: usize = WINDOW_ROWS;
+    let mut corrected = MaybeUninit::uninit();
+    for tile in 0..t.count.div_ceil(MR) {
+        let pixel = (tile * MR).min(t.count - MR);
+        let y = t.output.wrapping_add(pixel * t.stride);
+        // SAFETY: the columns of `count` pixels follow the one that the first pointer of the table points to; the
+        // panel holds four vectors for every column and block of the window.
+        unsafe {
+            let staged = (*t.rows).add(pixel * 256);
+            let x = staged.add(t.channel);
+            let (initial, step) = if t.epilogue.weight_zero_point.is_empty() {
+                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
+            } else {
+                let mut rows = [staged; 5 * MR];
+                for (at, row) in rows[..KERNEL * MR].iter_mut().enumerate() {
+                    *row = staged.add((at % MR + at / MR) * 256);
+                }
+                corrected_values::<MR>(rows.as_ptr(), t, &mut corrected);
+                (corrected.as_ptr().cast(), 4)
+            };
+            let v0 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 0>(x, initial, step, t);
+            let v1 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 1>(x, initial, step, t);
+            if STORE == CODES {
+                // Narrowed by halves, finished vectors fit into registers next to the ones in work.
+                let ends = epilogue::ends(t);
+                let mut low = [_mm512_setzero_si512(); MR];
+                for i in 0..MR {
+                    low[i] = epilogue::narrow_half([v0[i], v1[i]], ends);
+                }
+                let v2 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, initial, step, t);
+                let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, initial, step, t);
+                for i in 0..MR {
+                    let high = epilogue::narrow_half([v2[i], v3[i]], ends);
+                    store_segments::<FOLD>(epilogue::narrow_words(low[i], high, ends), y.wrapping_add(i * t.stride), t);
+                }
+                continue;
+            }
+            let v2 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, initial, step, t);
+            let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, initial, step, t);
+            let mut pixels = [[_mm512_setzero_si512(); 4]; MR];
+            for i in 0..MR {
+                pixels[i] = [v0[i], v1[i], v2[i], v3[i]];
+            }
+            store_words::<MR, FOLD, STORE>(pixels, y, t);
+        }
+    }
+}
+
+/// Vector `V` of a tile's pixels: scaled if codes are stored, else accumulators.
+///
+/// # Safety
+/// As [`window`], for the tile whose first column is `x`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn window_vector<
+    const KERNEL: usize,
+    const BLOCKS: usize,
+    const FOLD: usize,
+    const STORE: Store,
+    const BIAS: bool,
+    const V: usize,
+>(
+    x: *const u8,
+    initial: *const __m512i,
+    step: usize,
+    t: &Tile<'_>,
+) -> [__m512i; WINDOW_ROWS] {
+    let mut acc = [_mm512_setzero_si512(); WINDOW_ROWS];
+    // SAFETY: by this function's contract.
+    unsafe {
+        for i in 0..WINDOW_ROWS {
+            acc[i] = initial.add(i * step + V).read_unaligned();
+        }
+        for i in 0..WINDOW_ROWS {
+            for k in 0..KERNEL {
+                for b in 0..BLOCKS {
+                    let codes = _mm512_loadu_si512(x.add(b * t.block + (i + k) * 256 + 64 * V).cast());
+                    let weights = _mm512_loadu_si512(t.weights.add(((k * BLOCKS + b) * 4 + V) * 64).cast());
+                    acc[i] = _mm512_dpbusd_epi32(acc[i], codes, weights);
+                }
+            }
+        }
+        if STORE == CODES { epilogue::scale_pixels::<WINDOW_ROWS, BIAS>(acc, t.first + 16 * V, t) } else { acc }
+    }
+}
+
+/// Initial values less z_W · Σ x. Through memory: in one function with the rest, the rest would lose its registers.
+///
+/// # Safety
+/// The contract of [`TileFn`], and weight zero points are present.
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn corrected_values<const MR: usize>(
+    rows: *const *const u8,
+    t: &Tile<'_>,
+    initial: &mut MaybeUninit<[[__m512i; 4]; MR]>,
+) {
+    let mut acc = [[_mm512_setzero_si512(); 4]; MR];
+    // SAFETY: passed on.
+    unsafe {
+        let sums = columns::<MR, false>(rows, acc, t);
+        epilogue::start::<MR, 4>(&mut acc, t);
+        epilogue::subtract_channel_sums::<MR, 4>(&mut acc, sums, t);
+    }
+    initial.write(acc);
+}
+
+/// Adds the staged columns of MR pixels, each code times its weight (`WEIGHTED`) or, where it has one, times 1.
+///
+/// # Safety
+/// The contract of [`TileFn`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn columns<const MR: usize, const WEIGHTED: bool>(
+    rows: *const *const u8,
+    mut acc: [[__m512i; 4]; MR],
+    t: &Tile<'_>,
+) -> [[__m512i; 4]; MR] {
+    let ones = t.weights.wrapping_add(256 * t.runs * t.quads);
+    let mut w = t.weights;
+    for run in 0..t.runs {
+        let mut x = [core::ptr::null::<u8>(); MR];
+        for i in 0..MR {
+            // SAFETY: the table holds runs × MR pointers.
+            x[i] = unsafe { *rows.add(run * MR + i) }.wrapping_add(t.channel);
+        }
+        for block in 0..t.quads {
+            let mut weights = [_mm512_setzero_si512(); 4];
+            for v in 0..4 {
+                let from =
+                    if WEIGHTED { w.wrapping_add(64 * v) } else { ones.wrapping_add(64 * (run * t.quads + block)) };
+                // SAFETY: the panel holds four vectors for every run and block, then one of ones.
+                weights[v] = unsafe { _mm512_loadu_si512(from.cast()) };
+            }
+            for i in 0..MR {
+                for v in 0..4 {
+                    // SAFETY: a staged column holds four vectors a block.
+                    let codes = unsafe { _mm512_loadu_si512(x[i].add(block * t.block + 64 * v).cast()) };
+                    acc[i][v] = _mm512_dpbusd_epi32(acc[i][v], codes, weights[v]);
+                }
+            }
+            w = w.wrapping_add(256);
+        }
+    }
+    acc
+}
+
+/// Vector v of every pixel.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn column<const MR: usize>(acc: &[[__m512i; 4]; MR], v: usize) -> [__m512i; MR] {
+    let mut column = [_mm512_setzero_si512(); MR];
+    for i in 0..MR {
+        column[i] = acc[i][v];
+    }
+    column
+}
+
+/// R6 for MR pixels of 64 channels, or of FOLD segments of 64 / FOLD channels, each stored to its own place.
+///
+/// # Safety
+/// The contract of [`TileFn`], with `y` in place of the output.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn store_codes<const MR: usize, const FOLD: usize, const BIAS: bool>(
+    acc: [[__m512i; 4]; MR],
+    y: *mut u8,
+    t: &Tile<'_>,
+) {
+    let mut scaled = [[_mm512_setzero_si512(); 4]; MR];
+    for v in 0..4 {
+        // SAFETY: the epilogue's vectors reach over the panel.
+        let vector = unsafe { epilogue::scale_pixels::<MR, BIAS>(column(&acc, v), t.first + 16 * v, t) };
+        for i in 0..MR {
+            scaled[i][v] = vector[i];
+        }
+    }
+    // SAFETY: passed on; the instruction set is this function's.
+    unsafe {
+        let ends = epilogue::ends(t);
+        for i in 0..MR {
+            store_segments::<FOLD>(epilogue::narrow(scaled[i], ends), y.wrapping_add(i * t.stride), t);
+        }
+    }
+}
+
+/// Stores a pixel of each segment.
+///
+/// # Safety
+/// As [`store_codes`].
+#[inline(always)]
+unsafe fn store_segments<const FOLD: usize>(codes: __m512i, y: *mut u8, t: &Tile<'_>) {
+    let mask = epilogue::below(t.channels);
+    // SAFETY: every segment's pixel is writable for `channels` channels, the mask leaves out what lies beyond.
+    unsafe {
+        match FOLD {
+            1 => _mm512_mask_storeu_epi8(y.cast(), mask, codes),
+            2 => {
+                let second = _mm512_extracti64x4_epi64::<1>(codes);
+                _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes));
+                _mm256_mask_storeu_epi8(y.wrapping_add(t.segment).cast(), mask as u32, second);
+            }
+            _ => {
+                for (f, lane) in epilogue::lanes(codes).into_iter().enumerate() {
+                    _mm_mask_storeu_epi8(y.wrapping_add(f * t.segment).cast(), mask as u16, lane);
+                }
+            }
+        }
+    }
+}
+
+/// The same for accumulators and R9.
+///
+/// # Safety
+/// As [`store_codes`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn store_words<const MR: usize, const FOLD: usize, const STORE: Store>(
+    acc: [[__m512i; 4]; MR],
+    y: *mut u8,
+    t: &Tile<'_>,
+) {
+    let mask = epilogue::below(t.channels);
+    for i in 0..MR {
+        for v in 0..4 {
+            // SAFETY: the instruction set is this function's; the epilogue's vectors reach over the panel; as in
+            // `store_codes`, four channels of 4 bytes.
+            unsafe {
+                let mut words = acc[i][v];
+                if STORE == REALS {
+                    words = _mm512_castps_si512(epilogue::real(words, t.first + 16 * v, t));
+                }
+                // Dword d of lane l belongs to channel 16·l + 4·v + d of all segments.
+                for (l, dwords) in epilogue::lanes(words).into_iter().enumerate() {
+                    let (f, channel) = (l * FOLD / 4, 16 * (l % (4 / FOLD)) + 4 * v);
+                    let y = y.wrapping_add(i * t.stride + f * t.segment + 4 * channel);
+                    _mm_mask_storeu_epi32(y.cast(), (mask >> channel) as u8, dwords);
+                }
+            }
+        }
+    }
+}
