@@ -1,6 +1,6 @@
 //! Depthwise row kernels for AVX-512-VNNI.
 
-use super::avx512_vnni::{interleave, unsigned};
+use super::avx512_vnni::{interleave, load, unsigned};
 use super::epilogue512 as epilogue;
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
@@ -159,25 +159,22 @@ unsafe fn depthwise<const MR: usize, const FOLD: usize, const STORE: Store>(t: &
 /// As [`depthwise`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn depthwise_tiles<const MR: usize, const FOLD: usize, const STORE: Store, const BIAS: bool>(t: &Tile<'_>) {
-    let mut corrected = MaybeUninit::uninit();
+    let mut corrections = MaybeUninit::uninit();
     for tile in 0..t.count {
         let rows = t.rows.wrapping_add(tile * t.runs * MR);
         let y = t.output.wrapping_add(tile * MR * t.stride);
-        // SAFETY: passed on; the initial values are four vectors a pixel, or the same four for all.
+        // SAFETY: passed on; a panel has four vectors of initial values.
         unsafe {
-            let (initial, pixel) = if t.epilogue.weight_zero_point.is_empty() {
-                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
-            } else {
-                corrected_values::<MR>(rows, t, &mut corrected);
-                (corrected.as_ptr().cast(), 4)
-            };
-            let mut acc = [[_mm512_setzero_si512(); 4]; MR];
-            for i in 0..MR {
-                for v in 0..4 {
-                    acc[i][v] = initial.add(i * pixel + v).read_unaligned();
+            let initial = load::<4>(t.initial.cast());
+            let mut acc = columns::<MR, true>(rows, [initial; MR], t);
+            if !t.epilogue.weight_zero_point.is_empty() {
+                let corrections = correct::<MR>(rows, t, &mut corrections);
+                for i in 0..MR {
+                    for v in 0..4 {
+                        acc[i][v] = _mm512_sub_epi32(acc[i][v], corrections[i][v]);
+                    }
                 }
             }
-            let acc = columns::<MR, true>(rows, acc, t);
             if STORE == CODES {
                 store_codes::<MR, FOLD, BIAS>(acc, y, t);
             } else {
@@ -217,7 +214,7 @@ unsafe fn window_tiles<
     t: &Tile<'_>,
 ) {
     const MR: usize = WINDOW_ROWS;
-    let mut corrected = MaybeUninit::uninit();
+    let mut corrections = MaybeUninit::uninit();
     for tile in 0..t.count.div_ceil(MR) {
         let pixel = (tile * MR).min(t.count - MR);
         let y = t.output.wrapping_add(pixel * t.stride);
@@ -226,18 +223,17 @@ unsafe fn window_tiles<
         unsafe {
             let staged = (*t.rows).add(pixel * 256);
             let x = staged.add(t.channel);
-            let (initial, step) = if t.epilogue.weight_zero_point.is_empty() {
-                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
+            let corrections = if t.epilogue.weight_zero_point.is_empty() {
+                None
             } else {
                 let mut rows = [staged; 5 * MR];
                 for (at, row) in rows[..KERNEL * MR].iter_mut().enumerate() {
                     *row = staged.add((at % MR + at / MR) * 256);
                 }
-                corrected_values::<MR>(rows.as_ptr(), t, &mut corrected);
-                (corrected.as_ptr().cast(), 4)
+                Some(correct::<MR>(rows.as_ptr(), t, &mut corrections))
             };
-            let v0 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 0>(x, initial, step, t);
-            let v1 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 1>(x, initial, step, t);
+            let v0 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 0>(x, corrections, t);
+            let v1 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 1>(x, corrections, t);
             if STORE == CODES {
                 // Narrowed by halves, finished vectors fit into registers next to the ones in work.
                 let ends = epilogue::ends(t);
@@ -245,16 +241,16 @@ unsafe fn window_tiles<
                 for i in 0..MR {
                     low[i] = epilogue::narrow_half([v0[i], v1[i]], ends);
                 }
-                let v2 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, initial, step, t);
-                let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, initial, step, t);
+                let v2 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, corrections, t);
+                let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, corrections, t);
                 for i in 0..MR {
                     let high = epilogue::narrow_half([v2[i], v3[i]], ends);
                     store_segments::<FOLD>(epilogue::narrow_words(low[i], high, ends), y.wrapping_add(i * t.stride), t);
                 }
                 continue;
             }
-            let v2 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, initial, step, t);
-            let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, initial, step, t);
+            let v2 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, corrections, t);
+            let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, corrections, t);
             let mut pixels = [[_mm512_setzero_si512(); 4]; MR];
             for i in 0..MR {
                 pixels[i] = [v0[i], v1[i], v2[i], v3[i]];
@@ -279,16 +275,12 @@ unsafe fn window_vector<
     const V: usize,
 >(
     x: *const u8,
-    initial: *const __m512i,
-    step: usize,
+    corrections: Option<&[[__m512i; 4]; WINDOW_ROWS]>,
     t: &Tile<'_>,
 ) -> [__m512i; WINDOW_ROWS] {
-    let mut acc = [_mm512_setzero_si512(); WINDOW_ROWS];
     // SAFETY: by this function's contract.
     unsafe {
-        for i in 0..WINDOW_ROWS {
-            acc[i] = initial.add(i * step + V).read_unaligned();
-        }
+        let mut acc = [_mm512_loadu_si512(t.initial.add(16 * V).cast()); WINDOW_ROWS];
         for i in 0..WINDOW_ROWS {
             for k in 0..KERNEL {
                 for b in 0..BLOCKS {
@@ -298,30 +290,33 @@ unsafe fn window_vector<
                 }
             }
         }
+        if let Some(corrections) = corrections {
+            for i in 0..WINDOW_ROWS {
+                acc[i] = _mm512_sub_epi32(acc[i], corrections[i][V]);
+            }
+        }
         if STORE == CODES { epilogue::scale_pixels::<WINDOW_ROWS, BIAS>(acc, t.first + 16 * V, t) } else { acc }
     }
 }
 
-/// Initial values less z_W · Σ x. Through memory: in one function with the rest, the rest would lose its registers.
+/// z_W · Σ x. Through memory: in one function with the rest, the rest would lose its registers.
 ///
 /// # Safety
 /// The contract of [`TileFn`], and weight zero points are present.
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn corrected_values<const MR: usize>(
+unsafe fn correct<'c, const MR: usize>(
     rows: *const *const u8,
     t: &Tile<'_>,
-    initial: &mut MaybeUninit<[[__m512i; 4]; MR]>,
-) {
-    let mut acc = [[_mm512_setzero_si512(); 4]; MR];
+    corrections: &'c mut MaybeUninit<[[__m512i; 4]; MR]>,
+) -> &'c [[__m512i; 4]; MR] {
     // SAFETY: passed on.
     unsafe {
-        let sums = columns::<MR, false>(rows, acc, t);
-        epilogue::start::<MR, 4>(&mut acc, t);
-        epilogue::subtract_channel_sums::<MR, 4>(&mut acc, sums, t);
+        let mut products = columns::<MR, false>(rows, [[_mm512_setzero_si512(); 4]; MR], t);
+        epilogue::multiply_weight_zero_points(&mut products, t);
+        corrections.write(products)
     }
-    initial.write(acc);
 }
 
 /// Adds the staged columns of MR pixels, each code times its weight (`WEIGHTED`) or, where it has one, times 1.

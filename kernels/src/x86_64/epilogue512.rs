@@ -58,7 +58,27 @@ pub(super) unsafe fn subtract_row_sums<const MR: usize, const NV: usize>(
 #[inline(always)]
 pub(super) unsafe fn subtract_channel_sums<const MR: usize, const NV: usize>(
     acc: &mut [[__m512i; NV]; MR],
-    sums: [[__m512i; NV]; MR],
+    mut sums: [[__m512i; NV]; MR],
+    t: &Tile<'_>,
+) {
+    // SAFETY: by this function's contract.
+    unsafe {
+        multiply_weight_zero_points(&mut sums, t);
+        for i in 0..MR {
+            for j in 0..NV {
+                acc[i][j] = _mm512_sub_epi32(acc[i][j], sums[i][j]);
+            }
+        }
+    }
+}
+
+/// Makes z_W · Σ x of sums for every row and channel.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn), and weight zero points are present.
+#[inline(always)]
+pub(super) unsafe fn multiply_weight_zero_points<const MR: usize, const NV: usize>(
+    sums: &mut [[__m512i; NV]; MR],
     t: &Tile<'_>,
 ) {
     // SAFETY: by this function's contract.
@@ -66,39 +86,49 @@ pub(super) unsafe fn subtract_channel_sums<const MR: usize, const NV: usize>(
         for j in 0..NV {
             let zero = _mm512_loadu_si512(t.epilogue.weight_zero_point.as_ptr().add(t.first + 16 * j).cast());
             for i in 0..MR {
-                acc[i][j] = _mm512_sub_epi32(acc[i][j], _mm512_mullo_epi32(sums[i][j], zero));
+                sums[i][j] = _mm512_mullo_epi32(sums[i][j], zero);
             }
         }
     }
 }
 
-/// R6 up to and including `cvt`.
+/// R6 up to and including `cvt`, for a vector of channels that starts `at` in the epilogue's vectors. `BIAS`: R6 adds a
+/// float.
 ///
 /// # Safety
-/// The contract of [`TileFn`](crate::micro::TileFn).
+/// The epilogue's vectors reach 16 elements beyond `at`.
 #[inline(always)]
-pub(super) unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m512i; NV]; MR], t: &Tile<'_>) {
+unsafe fn scale<const BIAS: bool>(acc: __m512i, multiplier: __m512, at: usize, t: &Tile<'_>) -> __m512i {
+    let e = t.epilogue;
     // SAFETY: by this function's contract.
     unsafe {
-        let e = t.epilogue;
-        for j in 0..NV {
-            let at = t.first + 16 * j;
-            let multiplier = _mm512_loadu_ps(e.multiplier.as_ptr().add(at));
-            if e.bias.is_empty() {
-                for i in 0..MR {
-                    let v = _mm512_cvtepi32_ps(acc[i][j]);
-                    acc[i][j] = _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier));
-                }
-            } else {
-                let (bias, reciprocal) =
-                    (_mm512_loadu_ps(e.bias.as_ptr().add(at)), _mm512_loadu_ps(e.reciprocal.as_ptr().add(at)));
-                for i in 0..MR {
-                    let v = _mm512_fmadd_ps(bias, reciprocal, _mm512_cvtepi32_ps(acc[i][j]));
-                    acc[i][j] = _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier));
-                }
-            }
+        let mut v = _mm512_cvtepi32_ps(acc);
+        if BIAS {
+            let bias = _mm512_loadu_ps(e.bias.as_ptr().add(at));
+            v = _mm512_fmadd_ps(bias, _mm512_loadu_ps(e.reciprocal.as_ptr().add(at)), v);
+        }
+        _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier))
+    }
+}
+
+/// The same for MR pixels.
+///
+/// # Safety
+/// As [`scale`].
+#[inline(always)]
+pub(super) unsafe fn scale_pixels<const MR: usize, const BIAS: bool>(
+    mut acc: [__m512i; MR],
+    at: usize,
+    t: &Tile<'_>,
+) -> [__m512i; MR] {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let multiplier = _mm512_loadu_ps(t.epilogue.multiplier.as_ptr().add(at));
+        for i in 0..MR {
+            acc[i] = scale::<BIAS>(acc[i], multiplier, at, t);
         }
     }
+    acc
 }
 
 /// The constants of R6's end, in registers before anything is stored: the compiler must take a store of bytes for one
@@ -205,12 +235,10 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
             for j in 0..NV {
                 let y = t.output.wrapping_add((top + i) * t.stride + 64 * j);
                 let mask = (below(t.channels) >> (16 * j)) as u16;
-                {
-                    if STORE == REALS {
-                        _mm512_mask_storeu_ps(y.cast(), mask, real(acc[i][j], t.first + 16 * j, t));
-                    } else {
-                        _mm512_mask_storeu_epi32(y.cast(), mask, acc[i][j]);
-                    }
+                if STORE == REALS {
+                    _mm512_mask_storeu_ps(y.cast(), mask, real(acc[i][j], t.first + 16 * j, t));
+                } else {
+                    _mm512_mask_storeu_epi32(y.cast(), mask, acc[i][j]);
                 }
             }
         }
@@ -229,10 +257,9 @@ unsafe fn finish_codes<const MR: usize, const NV: usize, const BIAS: bool>(
 ) {
     // SAFETY: by this function's contract.
     unsafe {
-        let e = t.epilogue;
         let mut multiplier = [_mm512_setzero_ps(); NV];
         for j in 0..NV {
-            multiplier[j] = _mm512_loadu_ps(e.multiplier.as_ptr().add(t.first + 16 * j));
+            multiplier[j] = _mm512_loadu_ps(t.epilogue.multiplier.as_ptr().add(t.first + 16 * j));
         }
         let ends = ends(t);
         // Lane l of `narrow` to the front: vectors then follow each other, 16 bytes each.
@@ -243,13 +270,7 @@ unsafe fn finish_codes<const MR: usize, const NV: usize, const BIAS: bool>(
             let mut v = [_mm512_setzero_si512(); 4];
             for i in 0..4 {
                 let j = i % NV;
-                let mut x = _mm512_cvtepi32_ps(acc[(first + i / NV).min(MR - 1)][j]);
-                if BIAS {
-                    let at = t.first + 16 * j;
-                    let bias = _mm512_loadu_ps(e.bias.as_ptr().add(at));
-                    x = _mm512_fmadd_ps(bias, _mm512_loadu_ps(e.reciprocal.as_ptr().add(at)), x);
-                }
-                v[i] = _mm512_cvtps_epi32(_mm512_mul_ps(x, multiplier[j]));
+                v[i] = scale::<BIAS>(acc[(first + i / NV).min(MR - 1)][j], multiplier[j], t.first + 16 * j, t);
             }
             let codes = _mm512_permutexvar_epi32(by_vector, narrow(v, ends));
             for row in first..(first + rows).min(MR) {
@@ -273,60 +294,31 @@ unsafe fn finish_codes<const MR: usize, const NV: usize, const BIAS: bool>(
 /// # Safety
 /// The contract of [`TileFn`](crate::micro::TileFn).
 #[inline(always)]
-pub(super) unsafe fn finish_block<const STORE: Store>(mut acc: [[__m512i; 4]; 1], row: usize, t: &Tile<'_>) {
+pub(super) unsafe fn finish_block<const STORE: Store>(acc: [[__m512i; 4]; 1], row: usize, t: &Tile<'_>) {
+    let ([mut acc], y) = (acc, t.output.wrapping_add(row * t.stride));
     // SAFETY: by this function's contract.
     unsafe {
         if STORE == CODES {
-            scale(&mut acc, t);
-        }
-        let [acc] = acc;
-        let y = t.output.wrapping_add(row * t.stride);
-        if STORE == CODES {
-            _mm512_mask_storeu_epi8(y.cast(), below(t.channels), narrow(acc, ends(t)));
-            return;
+            for v in 0..4 {
+                let at = t.first + 16 * v;
+                [acc[v]] = if t.epilogue.bias.is_empty() {
+                    scale_pixels::<1, false>([acc[v]], at, t)
+                } else {
+                    scale_pixels::<1, true>([acc[v]], at, t)
+                };
+            }
+            return _mm512_mask_storeu_epi8(y.cast(), below(t.channels), narrow(acc, ends(t)));
         }
         for v in 0..4 {
             let words = if STORE == REALS { _mm512_castps_si512(real(acc[v], t.first + 16 * v, t)) } else { acc[v] };
             // Dword d of lane l belongs to channel 16·l + 4·v + d.
-            let lanes = [
-                _mm512_castsi512_si128(words),
-                _mm512_extracti32x4_epi32::<1>(words),
-                _mm512_extracti32x4_epi32::<2>(words),
-                _mm512_extracti32x4_epi32::<3>(words),
-            ];
-            for (lane, dwords) in lanes.into_iter().enumerate() {
+            for (lane, dwords) in lanes(words).into_iter().enumerate() {
                 let channel = 16 * lane + 4 * v;
                 let mask = (below(t.channels) >> channel) as u8;
                 _mm_mask_storeu_epi32(y.wrapping_add(4 * channel).cast(), mask, dwords);
             }
         }
     }
-}
-
-/// R6 up to and including `cvt`, for a vector of channels of MR pixels that starts `at` in the epilogue's vectors.
-///
-/// # Safety
-/// The epilogue's vectors reach 16 elements beyond `at`.
-#[inline(always)]
-pub(super) unsafe fn scale_pixels<const MR: usize, const BIAS: bool>(
-    mut acc: [__m512i; MR],
-    at: usize,
-    t: &Tile<'_>,
-) -> [__m512i; MR] {
-    let e = t.epilogue;
-    // SAFETY: by this function's contract.
-    unsafe {
-        let multiplier = _mm512_loadu_ps(e.multiplier.as_ptr().add(at));
-        for i in 0..MR {
-            let mut v = _mm512_cvtepi32_ps(acc[i]);
-            if BIAS {
-                let bias = _mm512_loadu_ps(e.bias.as_ptr().add(at));
-                v = _mm512_fmadd_ps(bias, _mm512_loadu_ps(e.reciprocal.as_ptr().add(at)), v);
-            }
-            acc[i] = _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier));
-        }
-    }
-    acc
 }
 
 /// The four 128-bit lanes.

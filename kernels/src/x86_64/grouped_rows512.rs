@@ -126,25 +126,24 @@ unsafe fn grouped<const MR: usize, const QUADS: usize, const STORE: Store>(t: &T
 /// As [`grouped`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn grouped_tiles<const MR: usize, const QUADS: usize, const STORE: Store, const BIAS: bool>(t: &Tile<'_>) {
-    let mut corrected = MaybeUninit::uninit();
+    let mut corrections = MaybeUninit::uninit();
     for tile in 0..t.count {
         let rows = t.rows.wrapping_add(tile * t.runs * MR);
         let y = t.output.wrapping_add(tile * MR * t.stride);
-        // SAFETY: passed on; the initial values are a vector a pixel, or the same for all.
+        // SAFETY: passed on.
         unsafe {
-            let (initial, step) = if t.epilogue.weight_zero_point.is_empty() {
-                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
-            } else {
-                corrected_values::<MR, QUADS>(rows, t, &mut corrected);
-                (corrected.as_ptr().cast(), 1)
-            };
             let acc = in_order(codes::<MR, QUADS, true>(rows, t));
-            finish_pixels::<MR, STORE, BIAS>(acc, initial, step, y, t);
+            let corrections = if t.epilogue.weight_zero_point.is_empty() {
+                None
+            } else {
+                Some(correct::<MR, QUADS>(rows, t, &mut corrections))
+            };
+            finish_pixels::<MR, STORE, BIAS>(acc, corrections, y, t);
         }
     }
 }
 
-/// Adds initial values, `step` vectors apart, and stores. Always inlined: a call would pass accumulators through
+/// Adds initial values, subtracts corrections, and stores. Always inlined: a call would pass accumulators through
 /// memory.
 ///
 /// # Safety
@@ -152,15 +151,20 @@ unsafe fn grouped_tiles<const MR: usize, const QUADS: usize, const STORE: Store,
 #[inline(always)]
 unsafe fn finish_pixels<const MR: usize, const STORE: Store, const BIAS: bool>(
     mut acc: [__m512i; MR],
-    initial: *const __m512i,
-    step: usize,
+    corrections: Option<&[[__m512i; 1]; MR]>,
     y: *mut u8,
     t: &Tile<'_>,
 ) {
     // SAFETY: by this function's contract.
     unsafe {
+        let initial = _mm512_loadu_si512(t.initial.cast());
         for i in 0..MR {
-            acc[i] = _mm512_add_epi32(acc[i], initial.add(i * step).read_unaligned());
+            acc[i] = _mm512_add_epi32(acc[i], initial);
+        }
+        if let Some(corrections) = corrections {
+            for i in 0..MR {
+                acc[i] = _mm512_sub_epi32(acc[i], corrections[i][0]);
+            }
         }
         if STORE == CODES {
             return store_pixels::<MR, BIAS>(acc, y, t);
@@ -194,7 +198,7 @@ unsafe fn window<const QUADS: usize, const STRIDE: usize, const STORE: Store>(t:
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn window_tiles<const QUADS: usize, const STRIDE: usize, const STORE: Store, const BIAS: bool>(t: &Tile<'_>) {
     const MR: usize = WINDOW_ROWS;
-    let mut corrected = MaybeUninit::uninit();
+    let mut corrections = MaybeUninit::uninit();
     for tile in 0..t.count.div_ceil(MR) {
         let pixel = (tile * MR).min(t.count - MR);
         let y = t.output.wrapping_add(pixel * t.stride);
@@ -203,15 +207,14 @@ unsafe fn window_tiles<const QUADS: usize, const STRIDE: usize, const STORE: Sto
         unsafe {
             let staged = (*t.rows).add(pixel * STRIDE * 64);
             let x = staged.add(t.channel);
-            let (initial, step) = if t.epilogue.weight_zero_point.is_empty() {
-                (t.epilogue.initial.as_ptr().add(t.first).cast::<__m512i>(), 0)
+            let corrections = if t.epilogue.weight_zero_point.is_empty() {
+                None
             } else {
                 let mut rows = [staged; 3 * MR];
                 for (at, row) in rows.iter_mut().enumerate() {
                     *row = staged.add((at % MR * STRIDE + at / MR) * 64);
                 }
-                corrected_values::<MR, QUADS>(rows.as_ptr(), t, &mut corrected);
-                (corrected.as_ptr().cast(), 1)
+                Some(correct::<MR, QUADS>(rows.as_ptr(), t, &mut corrections))
             };
             let mut acc = [[_mm512_setzero_si512(); QUADS]; MR];
             for i in 0..MR {
@@ -226,34 +229,29 @@ unsafe fn window_tiles<const QUADS: usize, const STRIDE: usize, const STORE: Sto
                     }
                 }
             }
-            finish_pixels::<MR, STORE, BIAS>(in_order(acc), initial, step, y, t);
+            finish_pixels::<MR, STORE, BIAS>(in_order(acc), corrections, y, t);
         }
     }
 }
 
-/// Initial values less z_W · Σ x.
+/// z_W · Σ x. Through memory: in one function with the rest, the rest would lose its registers.
 ///
 /// # Safety
 /// The contract of [`TileFn`], and weight zero points are present.
 #[cold]
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn corrected_values<const MR: usize, const QUADS: usize>(
+unsafe fn correct<'c, const MR: usize, const QUADS: usize>(
     rows: *const *const u8,
     t: &Tile<'_>,
-    initial: &mut MaybeUninit<[[__m512i; 1]; MR]>,
-) {
-    let (mut acc, mut channel_sums) = ([[_mm512_setzero_si512(); 1]; MR], [[_mm512_setzero_si512(); 1]; MR]);
+    corrections: &'c mut MaybeUninit<[[__m512i; 1]; MR]>,
+) -> &'c [[__m512i; 1]; MR] {
     // SAFETY: passed on.
     unsafe {
-        let sums = in_order(codes::<MR, QUADS, false>(rows, t));
-        for i in 0..MR {
-            channel_sums[i][0] = sums[i];
-        }
-        epilogue::start::<MR, 1>(&mut acc, t);
-        epilogue::subtract_channel_sums::<MR, 1>(&mut acc, channel_sums, t);
+        let mut products = in_order(codes::<MR, QUADS, false>(rows, t)).map(|sum| [sum]);
+        epilogue::multiply_weight_zero_points(&mut products, t);
+        corrections.write(products)
     }
-    initial.write(acc);
 }
 
 /// Sums over the taps of MR pixels: every 128-bit lane holds the same 16 codes, each dword of it a quad of a group,
