@@ -188,7 +188,7 @@ fn sums(a: Quantization, b: Quantization, y: Quantization) -> Vec<Add> {
     // Nobody's: a mixture of forms, and a rounding to even.
     let mixed = [Dequantizer::new(DequantizeForm::Double, a), Dequantizer::new(DequantizeForm::Fused, b)];
     let quantize = Quantizer::new(QuantizeForm::DividedAway, y);
-    rules.push(Add { sum: Sum::Real { dequantize: mixed, quantize }, ..rules[0] });
+    rules.push(Add { sum: Sum::Real { dequantize: mixed, least: -1.5, quantize }, ..rules[0] });
     if let Ok(Add { sum: Sum::Shifted { multiplier, zero_points, shift, zero_point, .. }, clamp }) =
         Add::xnnpack(a, b, y)
     {
@@ -200,7 +200,8 @@ fn sums(a: Quantization, b: Quantization, y: Quantization) -> Vec<Add> {
 }
 
 fn products(a: Quantization, b: Quantization, y: Quantization) -> Vec<Mul> {
-    vec![Mul::aten(a, b, y), Mul::xnnpack(a, b, y), Mul::ort(a, b, y), Mul::tflite(a, b, y)]
+    let aten = [Form::Body, Form::Tail].map(|form| Mul::aten(a, b, y, form));
+    vec![aten[0], aten[1], Mul::xnnpack(a, b, y), Mul::ort(a, b, y), Mul::tflite(a, b, y)]
 }
 
 #[test]
@@ -210,7 +211,7 @@ fn sums_and_products_of_all_pairs_of_codes() {
         let a: Vec<i32> = (0..65536).map(|i| least_a + i / 256).collect();
         let b: Vec<i32> = (0..65536).map(|i| least_b + i % 256).collect();
         let [qa, qb, qy] = [r.quantization::<A>(), r.quantization::<B>(), r.quantization::<Y>()];
-        let clamp = [qy.zero_point(), qy.codes().hi() - r.below(3) as i32];
+        let clamp = [qy.zero_point(), (qy.codes().hi() - r.below(3) as i32).max(qy.zero_point())];
         fn check<A: Code, B: Code, Y: Code>(
             rule: &(impl Binary + std::fmt::Debug),
             [a, b]: [&[i32]; 2],
@@ -226,7 +227,7 @@ fn sums_and_products_of_all_pairs_of_codes() {
             }
         }
         for rule in sums(qa, qb, qy) {
-            for rule in [rule, rule.clamped(clamp)] {
+            for rule in [rule, rule.relu(qy), rule.clamped(clamp)] {
                 check::<A, B, Y>(&rule, [&a, &b], |a, b| rule.apply(a, b));
             }
         }

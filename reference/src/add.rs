@@ -38,6 +38,8 @@ pub enum Sum {
     Real {
         /// For a and b.
         dequantize: [Dequantizer; 2],
+        /// The smallest sum: 0 with a ReLU, else −∞. NaN stays NaN.
+        least: f32,
         /// For the sum.
         quantize: Quantizer,
     },
@@ -94,7 +96,7 @@ impl Add {
     pub fn aten(a: Quantization, b: Quantization, y: Quantization, form: Form) -> Add {
         let dequantize = [a, b].map(|from| Dequantizer::new(form.dequantize(), from));
         let quantize = Quantizer::new(form.quantize(), y);
-        Add { sum: Sum::Real { dequantize, quantize }, clamp: quantize.clamp }
+        Add { sum: Sum::Real { dequantize, least: f32::NEG_INFINITY, quantize }, clamp: quantize.clamp }
     }
 
     /// QNNPACK: integer multipliers of 22 bits, ties away from zero.
@@ -186,11 +188,25 @@ impl Add {
         self
     }
 
+    /// The same rule and a ReLU of its output `y`. PyTorch's own kernel rectifies the real sum, and what it makes of sums
+    /// beyond int32 may still be a code below `z_Y`; the others clamp codes.
+    #[must_use]
+    pub fn relu(mut self, y: Quantization) -> Add {
+        match &mut self.sum {
+            Sum::Real { least, .. } => *least = 0.0,
+            _ => self.clamp[0] = y.zero_point(),
+        }
+        self
+    }
+
     /// The code of the sum of two codes.
     #[inline(always)]
     pub fn apply(&self, a: i32, b: i32) -> i32 {
         let code = match self.sum {
-            Sum::Real { dequantize: [a_form, b_form], quantize } => quantize.apply(a_form.apply(a) + b_form.apply(b)),
+            Sum::Real { dequantize: [a_form, b_form], least, quantize } => {
+                let sum = a_form.apply(a) + b_form.apply(b);
+                quantize.apply(if sum < least { least } else { sum })
+            }
             Sum::Shifted { multiplier: [m_a, m_b], zero_points: [z_a, z_b], shift, rounding, zero_point } => {
                 let sum = m_a.wrapping_mul(a.wrapping_sub(z_a)).wrapping_add(m_b.wrapping_mul(b.wrapping_sub(z_b)));
                 (rounding.shift_right(sum.into(), shift) as i32).saturating_add(zero_point)
@@ -286,7 +302,27 @@ mod tests {
         assert!(Add::qnnpack(u8(1e-4, 0), one, one).is_ok());
         assert!(Add::xnnpack(u8(1e-4, 0), one, one).is_err() && Add::xnnpack(u8(256.0, 0), one, one).is_err());
         let y = u8(1.0, 100);
-        let relu = Add::aten(u8(1.0, 50), one, y, Form::Body).clamped(Activation::Relu.clamp(y));
+        let relu = Add::tflite(u8(1.0, 50), one, y).relu(y);
         assert_eq!((relu.apply(0, 20), relu.apply(60, 0)), (100, 110));
+    }
+
+    #[test]
+    fn pytorch_rectifies_real_sums() {
+        let huge = u8(3e38, 100);
+        let at = |form, y, pairs: [[i32; 2]; 4]| {
+            let rule = Add::aten(huge, huge, y, form).relu(y);
+            pairs.map(|[a, b]| rule.apply(a, b))
+        };
+        // Sums of infinities: of one sign, and of two.
+        let pairs = [[0, 0], [255, 255], [0, 255], [255, 0]];
+        assert_eq!(at(Form::Tail, u8(1.0, 128), pairs), [128, 255, 0, 0], "NaN stays NaN");
+        let wide = u8(3e37, 2);
+        let body = |y| {
+            let rule = Add::aten(wide, wide, y, Form::Body).relu(y);
+            [[0, 0], [0, 11], [3, 3], [255, 255]].map(|[a, b]| rule.apply(a, b))
+        };
+        assert_eq!(body(u8(1.0, 128)), [128, 0, 0, 0], "the wrapped code is not clamped to the zero point");
+        assert_eq!(body(u8(1.0, 127)), [127, 255, 255, 255]);
+        assert_eq!(body(u8(3e37, 128)), [128, 135, 130, 0]);
     }
 }

@@ -121,11 +121,11 @@ impl Binary for Add {
     ) -> Result<(), Error> {
         let clamp = self.clamp;
         match self.sum {
-            Sum::Real { dequantize: [from_a, from_b], quantize } => {
+            Sum::Real { dequantize: [from_a, from_b], least, quantize } => {
                 let real = move |dequantize: DequantizeForm, form: QuantizeForm| {
                     let from = |rule| Dequantizer { form: dequantize, ..rule };
                     let (dequantize, quantize) = ([from(from_a), from(from_b)], Quantizer { form, ..quantize });
-                    Add { sum: Sum::Real { dequantize, quantize }, clamp }
+                    Add { sum: Sum::Real { dequantize, least, quantize }, clamp }
                 };
                 match (from_a.form, from_b.form, quantize.form) {
                     (DequantizeForm::Fused, DequantizeForm::Fused, QuantizeForm::Wrapping) => pairs(
@@ -231,6 +231,14 @@ impl Binary for Mul {
                 y,
                 #[inline(always)]
                 move |a, b| rule(Scaling::ZeroPointAfter(m)).apply(a, b),
+            ),
+            Scaling::Wide(m) => pairs(
+                isa,
+                a,
+                b,
+                y,
+                #[inline(always)]
+                move |a, b| rule(Scaling::Wide(m)).apply(a, b),
             ),
             Scaling::ZeroPointBefore(m) => pairs(
                 isa,
