@@ -229,7 +229,7 @@ fn transposed_convolutions() {
             }),
             ("node `grow`: stride is 0, expected at least 1", &|d| attributes(d, "grow")["stride"] = json!([0, 2])),
             ("node `grow`: shape of the output is", &|d| attributes(d, "grow")["stride"] = json!([3, 2])),
-            ("node `grow`: elements along an axis", &|d| {
+            ("node `grow`: the number of elements along an axis does not fit the address space", &|d| {
                 attributes(d, "grow")["stride"] = json!([u64::MAX, 2]);
             }),
             ("node `grow`: `groups` is 2, expected a divisor of the 12 and 9 channels", &|d| {
