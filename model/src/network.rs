@@ -109,7 +109,10 @@ impl Node {
         match &self.operator {
             Operator::Layer(layer) => layer.shape.macs(),
             Operator::Dynamic(layer) => layer.shape.macs(),
-            Operator::Transposed(layer) => layer.macs(),
+            Operator::Transposed(layer) => {
+                // Phases that no tap reaches multiply by weights of 0.
+                layer.macs().max(product(&[output, layer.shape.in_channels / layer.shape.groups]))
+            }
             Operator::MaxPool(pool) | Operator::AvgPool(pool, ..) => {
                 product(&[output, product(&pool.axes.map(|axis| axis.kernel))])
             }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 const FUNCTIONS: &[u8] = include_bytes!("../../fixtures/networks/functions_fbgemm.safetensors");
 const DECODER: &[u8] = include_bytes!("../../fixtures/networks/decoder_fbgemm.safetensors");
+const DECODER_FX: &[u8] = include_bytes!("../../fixtures/networks/decoder_fx_fbgemm.safetensors");
 const ONEDNN: &[u8] = include_bytes!("../../fixtures/networks/residual_onednn.safetensors");
 const QNNPACK: &[u8] = include_bytes!("../../fixtures/networks/residual_qnnpack.safetensors");
 const DYNAMIC: &[u8] = include_bytes!("../../fixtures/networks/simple_dynamic_onednn.safetensors");
@@ -210,6 +211,7 @@ fn choices_of_elements() {
             ("node `shuffle`: `groups` is 0", &|d| attributes(d, "shuffle")["groups"] = json!(0)),
         ],
     );
+    check_document(DECODER_FX, &[("node `zeros`: `value` is 1", &|d| attributes(d, "zeros")["value"] = json!(1e300))]);
 }
 
 #[test]

@@ -15,6 +15,8 @@ impl Context<'_> {
             if value.fract() != 0.0 || !(f64::from(codes.lo())..=f64::from(codes.hi())).contains(&value) {
                 return Err(self.wrong("`value`", value, format!("a code, from {} to {}", codes.lo(), codes.hi())));
             }
+        } else if !(value as f32).is_finite() {
+            return Err(self.wrong("`value`", value, "a number that is finite as an f32"));
         }
         let axis = |(&extent, &[before, after]): (&usize, &[usize; 2])| {
             let inside = (0..extent).map(Some);
