@@ -273,6 +273,18 @@ fn transposed_convolutions() {
     );
 }
 
+/// Plans of transposed convolutions are those of one sample.
+#[test]
+fn a_sample_of_a_decoder_does_not_see_its_batch() {
+    let export = Export::from_bytes(DECODER).unwrap();
+    let inputs = export.recording.as_ref().unwrap().inputs();
+    for isa in Isa::available() {
+        let executor = Executor::new(&export.network, isa).unwrap();
+        let (all, each) = (executor.run(inputs).unwrap(), executor.run_in_batches(inputs, 1).unwrap());
+        assert!(all.iter().zip(&each).all(|(all, each)| all.batch() == 4 && all.data() == each.data()), "{isa}");
+    }
+}
+
 #[test]
 fn rules_of_layers() {
     check_document(
