@@ -182,8 +182,8 @@ fn quantize_every_zero_point() {
 
 /// All rules for sums; those with narrow ranges of scales only where they exist.
 fn sums(a: Quantization, b: Quantization, y: Quantization) -> Vec<Add> {
-    let mut rules =
-        vec![Add::aten(a, b, y, Form::Body), Add::aten(a, b, y, Form::Tail), Add::ort(a, b, y), Add::tflite(a, b, y)];
+    let mut rules = vec![Add::aten(a, b, y, Form::Body), Add::aten(a, b, y, Form::Tail), Add::ort(a, b, y)];
+    rules.extend([Form::Body, Form::Tail].map(|form| Add::tflite(a, b, y, form)));
     rules.extend([Add::qnnpack(a, b, y), Add::xnnpack(a, b, y)].into_iter().flatten());
     // Nobody's: a mixture of forms, and a rounding to even.
     let mixed = [Dequantizer::new(DequantizeForm::Double, a), Dequantizer::new(DequantizeForm::Fused, b)];
@@ -201,7 +201,8 @@ fn sums(a: Quantization, b: Quantization, y: Quantization) -> Vec<Add> {
 
 fn products(a: Quantization, b: Quantization, y: Quantization) -> Vec<Mul> {
     let aten = [Form::Body, Form::Tail].map(|form| Mul::aten(a, b, y, form));
-    vec![aten[0], aten[1], Mul::xnnpack(a, b, y), Mul::ort(a, b, y), Mul::tflite(a, b, y)]
+    let tflite = [Form::Body, Form::Tail].map(|form| Mul::tflite(a, b, y, form));
+    vec![tflite[0], tflite[1], aten[0], aten[1], Mul::xnnpack(a, b, y), Mul::ort(a, b, y)]
 }
 
 #[test]

@@ -18,6 +18,8 @@ pub enum Scaling {
     ZeroPointBefore(f32),
     /// A fixed-point product rounded twice, ties of the second rounding away from zero.
     FixedPoint(FixedPoint),
+    /// The same, saturated in int16 before z_Y is added, which wraps there.
+    Narrow(FixedPoint),
 }
 
 /// R26: the code of the product of two codes, clamped.
@@ -55,10 +57,15 @@ impl Mul {
         Mul::new(a, b, y, Scaling::ZeroPointBefore(quotient(a, b, y)))
     }
 
-    /// TFLite, reference and optimised alike: the fixed-point number of m as in [`xnnpack`](Mul::xnnpack), computed
-    /// in f32.
-    pub fn tflite(a: Quantization, b: Quantization, y: Quantization) -> Mul {
-        Mul::new(a, b, y, Scaling::FixedPoint(FixedPoint::of(quotient(a, b, y).into())))
+    /// TFLite, reference and optimised: the fixed-point number of m as in [`xnnpack`](Mul::xnnpack), computed in f32. The
+    /// optimised kernel's vectors, the body, hold the result in int16.
+    pub fn tflite(a: Quantization, b: Quantization, y: Quantization, form: Form) -> Mul {
+        let multiplier = FixedPoint::of(quotient(a, b, y).into());
+        let scaling = match form {
+            Form::Body => Scaling::Narrow(multiplier),
+            Form::Tail => Scaling::FixedPoint(multiplier),
+        };
+        Mul::new(a, b, y, scaling)
     }
 
     fn new(a: Quantization, b: Quantization, y: Quantization, scaling: Scaling) -> Mul {
@@ -88,6 +95,10 @@ impl Mul {
             }
             Scaling::ZeroPointBefore(m) => cvt(product as f32 * m + self.zero_point as f32),
             Scaling::FixedPoint(m) => m.multiply(product, Rounding::Away).saturating_add(self.zero_point),
+            Scaling::Narrow(m) => {
+                let product = m.multiply(product, Rounding::Away).clamp(i16::MIN.into(), i16::MAX.into());
+                (product.wrapping_add(self.zero_point) as i16).into()
+            }
         };
         let [lo, hi] = self.clamp;
         code.clamp(lo, hi)
@@ -120,10 +131,21 @@ mod tests {
         assert_eq!(ties(Mul::xnnpack(a, b, y)), [7, 9, 7, 5]);
         assert_eq!(ties(Mul::ort(a, b, y)), [8, 8, 6, 6]);
         // The first of two roundings is exact here.
-        assert_eq!(ties(Mul::tflite(a, b, y)), [8, 9, 7, 6]);
+        assert_eq!(ties(Mul::tflite(a, b, y, Form::Tail)), [8, 9, 7, 6]);
         let (a, b, y) = (u8(0.5, 10), u8(0.25, 9), u8(1.0, 7));
         let ties = |rule: Mul| [14, 22, 6, 254].map(|a| rule.apply(a, 10));
-        assert_eq!(ties(Mul::tflite(a, b, y))[..3], [8, 9, 6], "away");
+        assert_eq!(ties(Mul::tflite(a, b, y, Form::Tail))[..3], [8, 9, 6], "away");
+    }
+
+    /// As LiteRT showed, in whole groups of 16 elements.
+    #[test]
+    fn vectors_of_tflite_saturate_and_wrap() {
+        let i8 = |zero_point| Quantization::new(1.0, zero_point, CodeType::I8).unwrap();
+        let at = |form| {
+            let rule = |z_b| Mul::tflite(i8(-128), i8(z_b), i8(5), form);
+            [rule(-128).apply(127, 127), rule(127).apply(127, -128)]
+        };
+        assert_eq!((at(Form::Body), at(Form::Tail)), ([-128, -128], [127, -128]));
     }
 
     #[test]
@@ -141,7 +163,11 @@ mod tests {
         let (a, b) = (u8(0.23994599282741547, 0), u8(0.02660183422267437, 0));
         assert_eq!(Mul::ort(a, b, u8(0.06383003294467926, 39)).apply(77, 15), 154, "not fused");
         let (a, b) = (u8(0.5004807114601135, 0), u8(0.45499616861343384, 0));
-        assert_eq!(Mul::tflite(a, b, u8(0.1821734458208084, 0)).apply(101, 2), 253, "the multiplier is an f32");
+        assert_eq!(
+            Mul::tflite(a, b, u8(0.1821734458208084, 0), Form::Tail).apply(101, 2),
+            253,
+            "the multiplier is an f32"
+        );
     }
 
     #[test]

@@ -30,6 +30,8 @@ const FILES: &[(&str, usize, usize)] = &[
     ("tflite_ref.fully_connected.more", 8, 133),
     ("tflite_ref.quantize.more", 8, 372),
     ("tflite_ref.requantize.more", 9, 950),
+    ("tflite_ruy.add.more", 9, 747),
+    ("tflite_ruy.mul.more", 9, 430),
     ("tflite_ruy.average_pool_2d.more", 8, 1299),
     ("tflite_ruy.depthwise_conv2d.more", 8, 841),
     ("tflite_ruy.fully_connected.more", 8, 133),

@@ -198,14 +198,14 @@ impl Binary for Add {
                 #[inline(always)]
                 move |a, b| Add { sum: Sum::Fused { ratio, fixed }, clamp }.apply(a, b),
             ),
-            Sum::FixedPoint { multiplier, output, zero_points, zero_point } => pairs(
+            Sum::FixedPoint { multiplier, output, zero_points, zero_point, narrow } => pairs(
                 isa,
                 a,
                 b,
                 y,
                 #[inline(always)]
                 move |a, b| {
-                    let sum = Sum::FixedPoint { multiplier, output, zero_points, zero_point };
+                    let sum = Sum::FixedPoint { multiplier, output, zero_points, zero_point, narrow };
                     Add { sum, clamp }.apply(a, b)
                 },
             ),
@@ -247,6 +247,14 @@ impl Binary for Mul {
                 y,
                 #[inline(always)]
                 move |a, b| rule(Scaling::ZeroPointBefore(m)).apply(a, b),
+            ),
+            Scaling::Narrow(m) => pairs(
+                isa,
+                a,
+                b,
+                y,
+                #[inline(always)]
+                move |a, b| rule(Scaling::Narrow(m)).apply(a, b),
             ),
             Scaling::FixedPoint(m) => pairs(
                 isa,

@@ -81,16 +81,37 @@ pub(super) fn ort_mul(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem>
     recording(case, 1, |[a, b, y]| Ok([Rule::Mul(Mul::ort(a, b, y)); 2]))
 }
 
-/// TFLite's `ADD`, reference and optimised.
+/// TFLite's `ADD`, the reference kernel.
 pub(super) fn tflite_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    let activation = activation(case)?;
-    recording(case, 1, |[a, b, y]| Ok([Rule::Add(Add::tflite(a, b, y).clamped(activation.clamp(y))); 2]))
+    lite(case, 1, [Form::Tail; 2], |[a, b, y], form, clamp| Rule::Add(Add::tflite(a, b, y, form).clamped(clamp)))
 }
 
-/// TFLite's `MUL`, reference and optimised.
+/// TFLite's `MUL`, the reference kernel.
 pub(super) fn tflite_mul(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    lite(case, 1, [Form::Tail; 2], |[a, b, y], form, clamp| Rule::Mul(Mul::tflite(a, b, y, form).clamped(clamp)))
+}
+
+/// TFLite's `ADD`, the optimised kernel on x86: vectors of 16.
+pub(super) fn tflite_optimised_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let forms = [Form::Body, Form::Tail];
+    lite(case, 16, forms, |[a, b, y], form, clamp| Rule::Add(Add::tflite(a, b, y, form).clamped(clamp)))
+}
+
+/// TFLite's `MUL`, the optimised kernel on x86: vectors of 16.
+pub(super) fn tflite_optimised_mul(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let forms = [Form::Body, Form::Tail];
+    lite(case, 16, forms, |[a, b, y], form, clamp| Rule::Mul(Mul::tflite(a, b, y, form).clamped(clamp)))
+}
+
+/// An operator of TFLite, by the rules of its body and its tail.
+fn lite(
+    case: &mut Case<'_>,
+    granule: usize,
+    forms: [Form; 2],
+    rule: impl Fn([Quantization; 3], Form, [i32; 2]) -> Rule,
+) -> Result<Box<dyn Operator>, Problem> {
     let activation = activation(case)?;
-    recording(case, 1, |[a, b, y]| Ok([Rule::Mul(Mul::tflite(a, b, y).clamped(activation.clamp(y))); 2]))
+    recording(case, granule, |q| Ok(forms.map(|form| rule(q, form, activation.clamp(q[2])))))
 }
 
 /// TFLite's `ADD` given to XNNPACK.
