@@ -17,6 +17,7 @@ _HERE = Path(__file__).resolve().parent
 _REPOSITORY = _HERE.parents[1]
 sys.path.insert(0, str(_HERE.parent))  # qexact_export, whether or not it is installed
 
+import decoder
 import functions
 import odd
 import recipes
@@ -118,6 +119,11 @@ UNTRAINED = {
     "odd": _odd,
     "functions_fbgemm": lambda path: functions.record(path, "fbgemm"),
     "functions_qnnpack": lambda path: functions.record(path, "qnnpack"),
+    **{
+        f"decoder_{engine}": lambda path, engine=engine: decoder.record(path, engine)
+        for engine in ["fbgemm", "qnnpack"]
+    },
+    "decoder_fx_fbgemm": lambda path: decoder.record(path, "fbgemm", fx=True),
 }
 
 

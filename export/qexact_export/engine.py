@@ -26,6 +26,9 @@ _PREPACK = {
     "conv1d": torch.ops.quantized.conv1d_prepack,
     "conv2d": torch.ops.quantized.conv2d_prepack,
     "conv3d": torch.ops.quantized.conv3d_prepack,
+    "conv_transpose1d": torch.ops.quantized.conv_transpose1d_prepack,
+    "conv_transpose2d": torch.ops.quantized.conv_transpose2d_prepack,
+    "conv_transpose3d": torch.ops.quantized.conv_transpose3d_prepack,
 }
 
 # How the schemas of the operators name what is replaced.
@@ -117,13 +120,25 @@ def _repack(call: Call, packed: torch.ScriptObject) -> tuple[list[int], float, t
     if kind == "linear":
         weight, bias = packed.unpack()
         return [_SAMPLES, weight.shape[1]], _first_scale(weight), _PREPACK[kind](weight, bias)
-    axes = int(kind[4])
+    axes = int(kind[-2])
+    if "transpose" in kind:
+        return _repack_transposed(kind, axes, packed)
     weight, bias = torch.ops.quantized.conv1d_unpack(packed) if axes == 1 else packed.unpack()
     stride, padding, dilation = (values[-axes:] for values in (packed.stride(), packed.padding(), packed.dilation()))
     extent = [d * (k - 1) + 1 for d, k in zip(dilation, weight.shape[2:])]
     shape = [_SAMPLES, weight.shape[1] * packed.groups(), *extent]
     repacked = _PREPACK[kind](weight, bias, stride, padding, dilation, packed.groups())
     return shape, _first_scale(weight), repacked
+
+
+def _repack_transposed(kind: str, axes: int, packed: torch.ScriptObject) -> tuple[list[int], float, torch.ScriptObject]:
+    """As ``_repack``; an input so large that its padding leaves an output."""
+    weight, bias = torch.ops.quantized.conv_transpose1d_unpack(packed) if axes == 1 else packed.unpack()
+    geometry = [packed.stride(), packed.padding(), packed.output_padding(), packed.dilation()]
+    stride, padding, output_padding, dilation = (values[-axes:] for values in geometry)
+    extent = [-(-2 * pad // step) + 1 for pad, step in zip(padding, stride)]
+    repacked = _PREPACK[kind](weight, bias, stride, padding, output_padding, dilation, packed.groups())
+    return [_SAMPLES, weight.shape[0], *extent], _first_scale(weight), repacked
 
 
 def _scales_of_ties(weight_scale: float) -> tuple[float, float]:

@@ -58,6 +58,32 @@ def _conv(axes: int):
     return convert
 
 
+def _conv_transpose(axes: int):
+    def convert(call: Call) -> Operator:
+        expect_dtype(call.operands()[0], "u8")
+        packed = call.arguments["packed_weight"]
+        weight, bias = unpack(packed)
+        dialect = _dialect(call)
+        if dialect == "onednn":
+            raise Unsupported("oneDNN mixes up the channels and pixels of its result in PyTorch 2.5; use engine fbgemm")
+        parameters = weight_parameters(weight, bias)
+        if len(parameters["weight_scale"]) != 1:
+            raise Unsupported("its weights are quantized per channel; only per tensor can be exported")
+        while parameters["weight"].ndim > axes + 2:
+            parameters["weight"] = parameters["weight"].squeeze(2)
+        attributes = {
+            "stride": packed.stride()[-axes:],
+            "padding": [[pad, pad] for pad in packed.padding()[-axes:]],
+            "output_padding": packed.output_padding()[-axes:],
+            "dilation": packed.dilation()[-axes:],
+            "groups": packed.groups(),
+            "relu": False,
+        }
+        return Operator(f"conv_transpose{axes}d", attributes, _rule(dialect, weight, bias), parameters)
+
+    return convert
+
+
 def _dialect(call: Call) -> str:
     engine = torch.backends.quantized.engine
     dialect = dialect_of(call, engine)
@@ -98,4 +124,5 @@ CONVERTERS = {
     "quantized.conv2d_add_relu": _conv(2),
     "quantized.conv3d": _conv(3),
     "quantized.conv3d_relu": _conv(3),
+    **{f"quantized.conv_transpose{axes}d": _conv_transpose(axes) for axes in (1, 2, 3)},
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from . import elementwise, layers
+from . import elementwise, gather, layers
 from .errors import Unsupported
 from .operator import Operator, expect_codes, expect_dtype, expect_image
 from .trace import Call
@@ -50,6 +50,9 @@ def _relu(call: Call) -> Operator:
 def _max_pool(call: Call) -> Operator:
     expect_image(call.operands()[0])
     kernel = _pair(call.arguments["kernel_size"])
+    dilated = _pair(call.arguments["dilation"]) != [1, 1] and _pair(call.arguments["padding"]) != [0, 0]
+    if _on_qnnpack(call) and dilated and not call.arguments["ceil_mode"]:
+        raise Unsupported("engine qnnpack reads pixels outside of dilated windows where there is padding")
     attributes = {
         "kernel": kernel,
         "stride": _pair(call.arguments["stride"]) or kernel,
@@ -119,6 +122,7 @@ CONVERTERS = {
     "aten.dequantize": _dequantize,
     **layers.CONVERTERS,
     **elementwise.CONVERTERS,
+    **gather.CONVERTERS,
     "aten.mean": _mean,
     "quantized.batch_norm2d": _batch_norm,
     "quantized.batch_norm2d_relu": _batch_norm,

@@ -146,6 +146,61 @@ def test_convolutions_of_one_two_and_three_axes(tmp_path, axes, relu):
     assert tensors["body.0.weight_scale"].shape == (6,)
 
 
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_transposed_convolutions(tmp_path, axes):
+    layer = getattr(nn, f"ConvTranspose{axes}d")(4, 6, 3, stride=2, padding=1, output_padding=1, groups=2)
+    example = torch.randn(2, 4, *[5, 4, 3][:axes])
+    document, tensors = exported(tmp_path, quantized(Wrapped(layer), example), example)
+    node = by_name(document["nodes"])["body"]
+    assert node["op"] == f"conv_transpose{axes}d"
+    assert node["attributes"] == {
+        "stride": [2] * axes,
+        "padding": [[1, 1]] * axes,
+        "output_padding": [1] * axes,
+        "dilation": [1] * axes,
+        "groups": 2,
+        "relu": False,
+    }
+    assert node["rule"] == {"kind": "f32_mul", "multiplier": "quotient", "bias": "fused", "overflow": "convert"}
+    assert tensors["body.weight"].shape == (4, 3, *[3] * axes)
+    assert by_name(document["values"])["body"]["shape"] == [6, *[2 * extent for extent in [5, 4, 3][:axes]]]
+
+
+def test_operators_that_choose_elements(tmp_path):
+    class Choices(nn.Module):
+        def forward(self, x):
+            x = F.pad(x, (1, 2, 0, 3))
+            x = F.pad(x, (0, 1), value=1.0)
+            x = F.pad(x, (2, 0, 1, 1), mode="reflect")
+            x = F.interpolate(x, scale_factor=1.5, mode="nearest")
+            return nn.ChannelShuffle(3)(F.interpolate(x, size=(7, 30), mode="nearest"))
+
+    example = torch.randn(3, 6, 4, 5)
+    document, tensors = exported(tmp_path, quantized(Wrapped(Choices()), example), example, full=1)
+    nodes = [node for node in document["nodes"] if node["op"] not in ("quantize", "dequantize")]
+    zero_point = by_name(document["values"])["quant"]["zero_point"]
+    scale = by_name(document["values"])["quant"]["scale"]
+    one = int(torch.quantize_per_tensor(torch.ones(1), scale, zero_point, torch.quint8).int_repr())
+    assert [(node["op"], node["attributes"]) for node in nodes] == [
+        ("pad", {"padding": [[0, 0], [0, 3], [1, 2]], "value": zero_point}),
+        ("pad", {"padding": [[0, 0], [0, 0], [0, 1]], "value": one}),
+        ("reflection_pad", {"padding": [[0, 0], [1, 1], [2, 0]]}),
+        ("upsample_nearest", {"scale_factors": [1.5, 1.5]}),
+        ("upsample_nearest", {"scale_factors": [None, None]}),
+        ("channel_shuffle", {"groups": 3}),
+    ]
+    assert all("rule" not in node for node in nodes)
+
+
+def test_padding_of_a_convolution_that_is_not_zeros(tmp_path):
+    example = torch.randn(2, 3, 5, 5)
+    model = quantized(Wrapped(nn.Conv2d(3, 2, 3, padding=1, padding_mode="reflect")), example)
+    document, _ = exported(tmp_path, model, example)
+    nodes = document["nodes"][1:-1]
+    assert [node["op"] for node in nodes] == ["reflection_pad", "conv2d"]
+    assert nodes[1]["attributes"]["padding"] == [[0, 0], [0, 0]]
+
+
 def test_pools_and_their_defaults(tmp_path):
     body = nn.Sequential(
         nn.MaxPool2d(3, 2, padding=1, dilation=(1, 2), ceil_mode=True),

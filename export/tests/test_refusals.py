@@ -34,11 +34,11 @@ def test_all_reasons_at_once_with_module_and_operator(tmp_path):
     class Block(nn.Module):
         def __init__(self):
             super().__init__()
-            self.up = nn.ConvTranspose2d(3, 3, 2)
+            self.down = nn.PixelUnshuffle(2)
             self.add = nn.quantized.FloatFunctional()
 
         def forward(self, x):
-            return self.add.add(self.up(x), self.up(x))
+            return self.add.add(self.down(x), self.down(x))
 
     class Model(nn.Module):
         def __init__(self):
@@ -57,11 +57,45 @@ def test_all_reasons_at_once_with_module_and_operator(tmp_path):
     reasons = reasons_for(tmp_path, model, example)
     assert "training mode" in reasons[0]
     assert reasons[1:] == [
-        "module 'block.up', operator quantized.conv_transpose2d: not supported",
+        "module 'block.down', operator aten.pixel_unshuffle: not supported",
         "the model itself, operator aten.flip: not supported",
         "the model itself, operator aten.mean: not supported: PyTorch sums dequantized values in an order that "
         "depends on the layout; use adaptive_avg_pool2d to one pixel",
     ]
+
+
+def test_paddings_and_resizes_that_are_not_in_the_format(tmp_path):
+    image = torch.randn(2, 3, 4, 4)
+    for function, reason in [
+        (lambda x: F.pad(x, (0, -1)), "it has a negative padding; slice what is to be cut off"),
+        (lambda x: F.pad(x, (0, 0, 0, 0, 0, 0, 0, 2)), "it pads the batch"),
+        (lambda x: F.interpolate(x, scale_factor=2, mode="nearest-exact"), "not supported"),
+        (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), "not supported"),
+    ]:
+        reasons = refuse_function(tmp_path, function, image)
+        assert any(reason in text for text in reasons), reasons
+
+    def not_a_number(x):
+        return torch.quantize_per_tensor(F.pad(x.dequantize(), (1, 0), value=math.inf), 0.1, 3, torch.quint8)
+
+    assert refuse_function(tmp_path, not_a_number, image) == [
+        "module 'body', operator aten.constant_pad_nd: it pads with inf; only finite numbers can be exported"
+    ]
+
+
+@pytest.mark.parametrize("engine", ["onednn", "x86"])
+def test_transposed_convolutions_of_onednn(tmp_path, engine):
+    torch.backends.quantized.engine = engine
+    image = torch.randn(2, 3, 4, 4)
+    reasons = reasons_for(tmp_path, quantized(Wrapped(nn.ConvTranspose2d(3, 2, 2, stride=2)), image), image)
+    assert "oneDNN mixes up the channels and pixels of its result" in reasons[0]
+
+
+def test_dilated_maxima_of_qnnpack_that_read_outside_of_their_windows(tmp_path):
+    torch.backends.quantized.engine = "qnnpack"
+    image = torch.randn(2, 3, 8, 8)
+    reasons = reasons_for(tmp_path, quantized(Wrapped(nn.MaxPool2d(3, 1, 1, dilation=2)), image), image)
+    assert "engine qnnpack reads pixels outside of dilated windows where there is padding" in reasons[0]
 
 
 def test_a_float_model_and_an_island_of_float(tmp_path):
@@ -84,13 +118,6 @@ def test_dynamic_quantization_of_other_kinds(tmp_path):
     model = quantize_dynamic(layers, {nn.Linear}, dtype=torch.float16)
     (reason,) = reasons_for(tmp_path, model, torch.randn(2, 4))
     assert reason.startswith("module '0', operator quantized.linear_dynamic_fp16: not supported")
-
-
-def test_padding_that_is_not_zeros(tmp_path):
-    example = torch.randn(2, 3, 5, 5)
-    model = quantized(Wrapped(nn.Conv2d(3, 2, 3, padding=1, padding_mode="reflect")), example)
-    (reason,) = reasons_for(tmp_path, model, example)
-    assert reason == "module 'body', operator aten.reflection_pad2d: not supported"
 
 
 def test_moves_that_change_the_order(tmp_path):

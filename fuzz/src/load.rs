@@ -102,6 +102,10 @@ fn cost(export: &Export) -> usize {
             let shape = layer.shape();
             shape.macs().saturating_add(product(&[padded(&shape.axes), shape.in_channels]))
         }
+        Operator::Transposed(layer) => {
+            let phases = product(&layer.shape().axes.map(|axis| axis.stride));
+            product(&[phases.saturating_add(1), layer.macs().saturating_add(network.values()[node.inputs[0]].sample_len())])
+        }
         Operator::MaxPool(pool) => {
             let windows = product(&pool.axes.map(|a| a.kernel));
             product(&[network.values()[node.output].sample_len(), windows])

@@ -182,13 +182,13 @@ fn quantize_every_zero_point() {
 
 /// All rules for sums; those with narrow ranges of scales only where they exist.
 fn sums(a: Quantization, b: Quantization, y: Quantization) -> Vec<Add> {
-    let mut rules =
-        vec![Add::aten(a, b, y, Form::Body), Add::aten(a, b, y, Form::Tail), Add::ort(a, b, y), Add::tflite(a, b, y)];
+    let mut rules = vec![Add::aten(a, b, y, Form::Body), Add::aten(a, b, y, Form::Tail), Add::ort(a, b, y)];
+    rules.extend([Form::Body, Form::Tail].map(|form| Add::tflite(a, b, y, form)));
     rules.extend([Add::qnnpack(a, b, y), Add::xnnpack(a, b, y)].into_iter().flatten());
     // Nobody's: a mixture of forms, and a rounding to even.
     let mixed = [Dequantizer::new(DequantizeForm::Double, a), Dequantizer::new(DequantizeForm::Fused, b)];
     let quantize = Quantizer::new(QuantizeForm::DividedAway, y);
-    rules.push(Add { sum: Sum::Real { dequantize: mixed, quantize }, ..rules[0] });
+    rules.push(Add { sum: Sum::Real { dequantize: mixed, least: -1.5, quantize }, ..rules[0] });
     if let Ok(Add { sum: Sum::Shifted { multiplier, zero_points, shift, zero_point, .. }, clamp }) =
         Add::xnnpack(a, b, y)
     {
@@ -200,7 +200,9 @@ fn sums(a: Quantization, b: Quantization, y: Quantization) -> Vec<Add> {
 }
 
 fn products(a: Quantization, b: Quantization, y: Quantization) -> Vec<Mul> {
-    vec![Mul::aten(a, b, y), Mul::xnnpack(a, b, y), Mul::ort(a, b, y), Mul::tflite(a, b, y)]
+    let aten = [Form::Body, Form::Tail].map(|form| Mul::aten(a, b, y, form));
+    let tflite = [Form::Body, Form::Tail].map(|form| Mul::tflite(a, b, y, form));
+    vec![tflite[0], tflite[1], aten[0], aten[1], Mul::xnnpack(a, b, y), Mul::ort(a, b, y)]
 }
 
 #[test]
@@ -210,7 +212,7 @@ fn sums_and_products_of_all_pairs_of_codes() {
         let a: Vec<i32> = (0..65536).map(|i| least_a + i / 256).collect();
         let b: Vec<i32> = (0..65536).map(|i| least_b + i % 256).collect();
         let [qa, qb, qy] = [r.quantization::<A>(), r.quantization::<B>(), r.quantization::<Y>()];
-        let clamp = [qy.zero_point(), qy.codes().hi() - r.below(3) as i32];
+        let clamp = [qy.zero_point(), (qy.codes().hi() - r.below(3) as i32).max(qy.zero_point())];
         fn check<A: Code, B: Code, Y: Code>(
             rule: &(impl Binary + std::fmt::Debug),
             [a, b]: [&[i32]; 2],
@@ -226,7 +228,7 @@ fn sums_and_products_of_all_pairs_of_codes() {
             }
         }
         for rule in sums(qa, qb, qy) {
-            for rule in [rule, rule.clamped(clamp)] {
+            for rule in [rule, rule.relu(qy), rule.clamped(clamp)] {
                 check::<A, B, Y>(&rule, [&a, &b], |a, b| rule.apply(a, b));
             }
         }

@@ -436,6 +436,52 @@ pub struct Permute {
     pub axes: Vec<usize>,
 }
 
+/// Attributes of `conv_transpose1d`, `conv_transpose2d`, `conv_transpose3d`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ConvTranspose {
+    pub stride: Vec<usize>,
+    pub padding: Vec<[usize; 2]>,
+    pub output_padding: Vec<usize>,
+    pub dilation: Vec<usize>,
+    pub groups: usize,
+    pub relu: bool,
+}
+
+/// Attributes of `pad`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Pad {
+    pub padding: Vec<[usize; 2]>,
+    pub value: f64,
+}
+
+/// Attributes of `reflection_pad`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ReflectionPad {
+    pub padding: Vec<[usize; 2]>,
+}
+
+/// Attributes of `upsample_nearest`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct UpsampleNearest {
+    pub scale_factors: Vec<Option<f64>>,
+}
+
+/// Attributes of `channel_shuffle`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ChannelShuffle {
+    pub groups: usize,
+}
+
 /// Attributes of an operator without any.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,6 +1,6 @@
 //! Operators on several values at once, and those that move elements.
 
-use crate::network::Concat;
+use crate::network::{Concat, Gather};
 use crate::tensor::{Data, Order, Tensor};
 use qexact_kernels::Isa;
 use qexact_kernels::elementwise::{Binary, broadcast};
@@ -59,7 +59,7 @@ pub(crate) fn concat(concat: &Concat, inputs: &[&Tensor]) -> Data {
 pub(crate) fn permute(input: &Tensor, axes: &[usize]) -> Data {
     let strides = strides(input.shape());
     let walk: Vec<(usize, usize)> = axes.iter().map(|&axis| (input.shape()[axis], strides[axis])).collect();
-    gather(input, &walk, 0)
+    walked(input, &walk, 0)
 }
 
 /// `len` indices along an axis of every sample, `step` apart.
@@ -67,7 +67,30 @@ pub(crate) fn slice(input: &Tensor, axis: usize, start: usize, step: usize, len:
     let strides = strides(input.shape());
     let mut walk: Vec<(usize, usize)> = input.shape().iter().copied().zip(strides.iter().copied()).collect();
     walk[axis] = (len, strides[axis] * step);
-    gather(input, &walk, start * strides[axis])
+    walked(input, &walk, start * strides[axis])
+}
+
+/// What each axis of every sample chooses.
+pub(crate) fn gather(input: &Tensor, choice: &Gather) -> Data {
+    let mut places = vec![Some(0)];
+    for (sources, stride) in choice.axes.iter().zip(strides(input.shape())) {
+        let step = |place: &Option<usize>| {
+            let place = *place;
+            sources.iter().map(move |source| Some(place? + (*source)? * stride))
+        };
+        places = places.iter().flat_map(step).collect();
+    }
+    fn go<T: Copy>(v: &[T], sample_len: usize, places: &[Option<usize>], value: T) -> Vec<T> {
+        let of =
+            |sample: &[T]| places.iter().map(|place| place.map_or(value, |place| sample[place])).collect::<Vec<T>>();
+        v.chunks_exact(sample_len).flat_map(of).collect()
+    }
+    let len = input.sample_len();
+    match input.data().as_ref() {
+        Data::U8(v) => Data::U8(go(v, len, &places, choice.value as u8)),
+        Data::I8(v) => Data::I8(go(v, len, &places, choice.value as i8)),
+        Data::F32(v) => Data::F32(go(v, len, &places, choice.value as f32)),
+    }
 }
 
 /// How far apart neighbours along each axis lie.
@@ -80,7 +103,7 @@ fn strides(shape: &[usize]) -> Vec<usize> {
 }
 
 /// The elements of every sample that a walk meets: extents and distances of its axes, the last the fastest.
-fn gather(input: &Tensor, walk: &[(usize, usize)], start: usize) -> Data {
+fn walked(input: &Tensor, walk: &[(usize, usize)], start: usize) -> Data {
     let mut places = vec![start];
     for &(extent, stride) in walk {
         places = places.iter().flat_map(|place| (0..extent).map(move |i| place + i * stride)).collect();

@@ -1,12 +1,12 @@
 //! Running a network on one instruction set.
 
 use crate::document::Dtype;
-use crate::elementwise::{concat, pairs, permute, slice};
+use crate::elementwise::{concat, gather, pairs, permute, slice};
 use crate::error::RunError;
-use crate::network::{DynamicNode, LayerNode, Network, Node, Operator, PoolRule, Value};
+use crate::network::{DynamicNode, LayerNode, Network, Node, Operator, PoolRule, TransposedNode, Value};
 use crate::tensor::{Data, Order, Tensor};
 use qexact_kernels::elementwise::{self, Lookup, adaptive_avg_pool, avg_pool, batch_norm, max_pool, mean_pool};
-use qexact_kernels::{Isa, Plan};
+use qexact_kernels::{Isa, Plan, TransposedPlan};
 use qexact_reference::elementwise::relu_real;
 use qexact_reference::pool::{AdaptivePool, Pool};
 use qexact_reference::quantizer::{DequantizeForm, Dequantizer, Quantizer};
@@ -31,6 +31,8 @@ pub struct Executor<'n> {
     isa: Isa,
     /// One for each node that is a linear or convolution layer. Dynamic layers change theirs when they run.
     plans: Vec<Option<RefCell<Plan>>>,
+    /// One for each node that is a transposed convolution.
+    transposed: Vec<Option<TransposedPlan>>,
     scratch: RefCell<Vec<u8>>,
 }
 
@@ -49,8 +51,16 @@ impl<'n> Executor<'n> {
             plan.map(|plan| Some(RefCell::new(plan))).map_err(|e| at(node, e))
         };
         let plans = network.nodes().iter().map(plan).collect::<Result<Vec<_>, _>>()?;
-        let longest = plans.iter().flatten().map(|plan| plan.borrow().scratch_len()).max().unwrap_or(0);
-        Ok(Executor { network, isa, plans, scratch: RefCell::new(vec![0; longest]) })
+        let transposed = |node: &Node| match &node.operator {
+            Operator::Transposed(layer) => {
+                TransposedPlan::new(&layer.shape, &layer.parts(), isa).map(Some).map_err(|e| at(node, e))
+            }
+            _ => Ok(None),
+        };
+        let transposed = network.nodes().iter().map(transposed).collect::<Result<Vec<_>, _>>()?;
+        let lens = plans.iter().flatten().map(|plan| plan.borrow().scratch_len());
+        let longest = lens.chain(transposed.iter().flatten().map(TransposedPlan::scratch_len)).max().unwrap_or(0);
+        Ok(Executor { network, isa, plans, transposed, scratch: RefCell::new(vec![0; longest]) })
     }
 
     /// The instruction set.
@@ -61,7 +71,19 @@ impl<'n> Executor<'n> {
     /// Name of the kernel that computes a layer; other operators run the reference's rules, compiled for the
     /// instruction set.
     pub fn kernel(&self, node: usize) -> String {
-        self.plan(node).map_or_else(|| "reference".to_string(), |plan| plan.kernel().to_string())
+        let of_phases = || self.transposed[node].as_ref().map(|plan| plan.plans()[0].kernel().to_string());
+        let kernel = self.plan(node).map(|plan| plan.kernel().to_string()).or_else(of_phases);
+        kernel.unwrap_or_else(|| "reference".to_string())
+    }
+
+    /// The largest |accumulator| that any input of a layer can lead to, where its weights were packed.
+    pub fn accumulator_bound(&self, node: usize) -> Option<i64> {
+        match &self.transposed[node] {
+            Some(plan) => {
+                plan.plans().iter().map(Plan::accumulator_bound).try_fold(0, |most, bound| Some(most.max(bound?)))
+            }
+            None => self.plan(node)?.accumulator_bound(),
+        }
     }
 
     /// The plan of a node that is a linear or convolution layer. A dynamic layer's has the rule of its last run.
@@ -112,7 +134,8 @@ impl<'n> Executor<'n> {
     /// Values whose number, types or shapes are not those of the node's inputs; for a layer that quantizes its input
     /// itself, numbers whose range is not finite.
     pub fn run_node(&self, node: usize, inputs: &[&Tensor]) -> Result<Tensor, RunError> {
-        let plan = || self.plans[node].as_ref().expect("every layer has a plan");
+        let index = node;
+        let plan = || self.plans[index].as_ref().expect("every layer has a plan");
         let node = &self.network.nodes()[node];
         if inputs.len() != node.inputs.len() {
             return Err(RunError::Inputs { got: inputs.len(), expected: node.inputs.len() });
@@ -141,6 +164,10 @@ impl<'n> Executor<'n> {
             Operator::Dynamic(layer) => {
                 let data = self.dynamic(layer, &mut plan().borrow_mut(), batch, input.data().as_ref());
                 tensor(Order::Logical, data.map_err(refused)?)
+            }
+            Operator::Transposed(layer) => {
+                let data = self.transposed(layer, index, batch, &input.in_order(Order::ChannelsLast), output);
+                tensor(Order::ChannelsLast, data.map_err(refused)?)
             }
             Operator::Relu(Some(zero_point)) => tensor(
                 input.order(),
@@ -207,6 +234,7 @@ impl<'n> Executor<'n> {
             Operator::Slice { axis, start, step } => {
                 tensor(Order::Logical, slice(input, *axis, *start, *step, output.shape[*axis]))
             }
+            Operator::Gather(choice) => tensor(Order::Logical, gather(input, choice)),
             Operator::Concat(parts) => {
                 let order = if parts.channels_last { Order::ChannelsLast } else { Order::Logical };
                 tensor(order, concat(parts, inputs))
@@ -297,6 +325,42 @@ impl<'n> Executor<'n> {
         }
         plan.run_adding(&region, input, addend, y, &mut scratch)?;
         Ok(output)
+    }
+
+    /// Sample by sample: the plan is one sample's.
+    fn transposed(
+        &self,
+        layer: &TransposedNode,
+        node: usize,
+        batch: usize,
+        input: &Data,
+        output: &Value,
+    ) -> Result<Data, Error> {
+        let plan = self.transposed[node].as_ref().expect("every transposed convolution has a plan");
+        let len = output.sample_len();
+        let pixels: usize = layer.shape.axes.iter().map(|axis| axis.input).product();
+        let from = pixels * layer.shape.in_channels;
+        let mut scratch = self.scratch.borrow_mut();
+        let mut data = match output.dtype {
+            Dtype::U8 => Data::U8(vec![0; batch * len]),
+            Dtype::I8 => Data::I8(vec![0; batch * len]),
+            Dtype::F32 => Data::F32(vec![0.0; batch * len]),
+        };
+        for sample in 0..batch {
+            let (from, to) = (sample * from..(sample + 1) * from, sample * len..(sample + 1) * len);
+            let x = match input {
+                Data::U8(x) => Input::U8(&x[from]),
+                Data::I8(x) => Input::I8(&x[from]),
+                Data::F32(_) => return Err(Error::ElementType { what: "input", got: "f32", expected: "u8" }),
+            };
+            let y = match &mut data {
+                Data::U8(y) => Output::U8(&mut y[to]),
+                Data::I8(y) => Output::I8(&mut y[to]),
+                Data::F32(y) => Output::F32(&mut y[to]),
+            };
+            plan.run(x, y, &mut scratch)?;
+        }
+        Ok(data)
     }
 
     /// Allocates: for codes, and for the parameters that follow from the data.

@@ -10,7 +10,8 @@ use qexact_reference::pool::{AdaptivePool, Average, Divisor, Pool};
 use qexact_reference::preset::{DynamicEngine, Scales, WeightScale, torch_linear_dynamic};
 use qexact_reference::quantizer::Quantizer;
 use qexact_reference::table::Table;
-use qexact_reference::{CodeType, Conv, Error, Layer, Quantization, Rule, dynamic};
+use qexact_reference::transposed::TransposedConv;
+use qexact_reference::{CodeType, Conv, Error, Layer, Linear, Quantization, Rule, dynamic};
 
 /// Elements of the largest sample, padding included: a short file could otherwise ask for any amount of memory.
 pub(crate) const MOST_ELEMENTS: usize = 1 << 26;
@@ -20,6 +21,9 @@ pub(crate) const MOST_WORK: usize = 1 << 40;
 
 /// Output pixels times taps of a convolution: kernels may hold a table of the input pixels that these meet.
 pub(crate) const MOST_TAPS: usize = 1 << 26;
+
+/// Phases of a transposed convolution: each has weights of its own.
+pub(crate) const MOST_PHASES: usize = 1 << 12;
 
 /// Pixels of the largest window of a pool: a short file could otherwise ask for any amount of time.
 pub(crate) const MOST_WINDOW: usize = 1 << 20;
@@ -105,6 +109,10 @@ impl Node {
         match &self.operator {
             Operator::Layer(layer) => layer.shape.macs(),
             Operator::Dynamic(layer) => layer.shape.macs(),
+            Operator::Transposed(layer) => {
+                // Phases that no tap reaches multiply by weights of 0.
+                layer.macs().max(product(&[output, layer.shape.in_channels / layer.shape.groups]))
+            }
             Operator::MaxPool(pool) | Operator::AvgPool(pool, ..) => {
                 product(&[output, product(&pool.axes.map(|axis| axis.kernel))])
             }
@@ -127,6 +135,8 @@ pub enum Operator {
     Dequantize(Quantization),
     /// R4, R6: linear and convolution layers.
     Layer(Box<LayerNode>),
+    /// R42, R6: transposed convolutions.
+    Transposed(Box<TransposedNode>),
     /// R10.
     BatchNorm(BatchNorm),
     /// R4, R31, R9: a linear layer that quantizes its input itself.
@@ -158,8 +168,19 @@ pub enum Operator {
         /// Distance of the indices.
         step: usize,
     },
+    /// R40, R41: padding, reflections, shuffles, nearest neighbours.
+    Gather(Gather),
     /// R29.
     Concat(Concat),
+}
+
+/// Where the elements of a sample come from: each axis chooses for itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gather {
+    /// For every axis and index of the output the index of the input, `None` in the padding.
+    pub axes: Vec<Vec<Option<usize>>>,
+    /// The code or number in the padding.
+    pub value: f64,
 }
 
 /// How the codes of a window become the code of their average.
@@ -275,6 +296,70 @@ impl LayerNode {
     }
 }
 
+/// A transposed convolution with its weights.
+#[derive(Clone, Debug)]
+pub struct TransposedNode {
+    pub(crate) shape: TransposedConv,
+    pub(crate) input: Quantization,
+    /// OHWI.
+    pub(crate) weight: Vec<i8>,
+    pub(crate) weight_zero_point: Vec<i32>,
+    pub(crate) weight_scales: usize,
+    pub(crate) rule: Rule,
+}
+
+impl TransposedNode {
+    /// Geometry for one sample.
+    pub fn shape(&self) -> &TransposedConv {
+        &self.shape
+    }
+
+    /// The geometry in one line, for one sample.
+    pub fn describe(&self) -> String {
+        let TransposedConv { in_channels, out_channels, groups, axes, .. } = self.shape;
+        let [input, kernel, stride] =
+            [axes.map(|axis| axis.input), axes.map(|axis| axis.kernel), axes.map(|axis| axis.stride)];
+        let by = |extents: [usize; 3]| extents.map(|extent| extent.to_string()).join("x");
+        let groups = if groups == 1 { String::new() } else { format!("g{groups}") };
+        format!("transposed ic{in_channels}oc{out_channels}{groups} i{} k{} s{}", by(input), by(kernel), by(stride))
+    }
+
+    /// Weights in OHWI order.
+    pub fn weight(&self) -> &[i8] {
+        &self.weight
+    }
+
+    /// Number of weight scales: 1 (per tensor) or one an output channel.
+    pub fn weight_scales(&self) -> usize {
+        self.weight_scales
+    }
+
+    /// What becomes of the accumulators.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// Multiply-accumulates for one sample, those included that fall into the padding.
+    pub fn macs(&self) -> usize {
+        // Every pixel of the input meets every weight of its group.
+        let pixels = self.shape.axes.iter().map(|axis| axis.input).fold(1, usize::saturating_mul);
+        pixels.saturating_mul(self.weight.len())
+    }
+
+    /// All that a plan is made of, but for the shape, which a transposed convolution has of its own.
+    pub(crate) fn parts(&self) -> LayerParts<'_> {
+        let TransposedConv { in_channels, out_channels, .. } = self.shape;
+        LayerParts {
+            shape: Conv::from(Linear { rows: 1, in_features: in_channels, out_features: out_channels }),
+            input: self.input.codes(),
+            input_zero_point: self.input.zero_point(),
+            weight: &self.weight,
+            weight_zero_point: &self.weight_zero_point,
+            rule: &self.rule,
+        }
+    }
+}
+
 /// A linear layer that chooses the quantization of its input from the range of the data: of the whole batch.
 #[derive(Clone, Debug)]
 pub struct DynamicNode {
@@ -349,7 +434,7 @@ impl DynamicNode {
 fn describe(shape: &Conv, linear: bool, batch: usize) -> String {
     if linear {
         let (rows, in_features, out_features) = (shape.batch * batch, shape.in_channels, shape.out_channels);
-        qexact_reference::Linear { rows, in_features, out_features }.to_string()
+        Linear { rows, in_features, out_features }.to_string()
     } else {
         Conv { batch, ..*shape }.to_string()
     }

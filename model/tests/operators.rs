@@ -9,6 +9,8 @@ use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
 const FUNCTIONS: &[u8] = include_bytes!("../../fixtures/networks/functions_fbgemm.safetensors");
+const DECODER: &[u8] = include_bytes!("../../fixtures/networks/decoder_fbgemm.safetensors");
+const DECODER_FX: &[u8] = include_bytes!("../../fixtures/networks/decoder_fx_fbgemm.safetensors");
 const ONEDNN: &[u8] = include_bytes!("../../fixtures/networks/residual_onednn.safetensors");
 const QNNPACK: &[u8] = include_bytes!("../../fixtures/networks/residual_qnnpack.safetensors");
 const DYNAMIC: &[u8] = include_bytes!("../../fixtures/networks/simple_dynamic_onednn.safetensors");
@@ -151,6 +153,136 @@ fn moves() {
             ("node `slice`: quantization of the output is", &|d| value(d, "slice")["scale"] = json!(1.0)),
         ],
     );
+}
+
+#[test]
+fn choices_of_elements() {
+    fn attributes<'d>(d: &'d mut Value, name: &str) -> &'d mut Value {
+        &mut node(d, name)["attributes"]
+    }
+    check_document(
+        DECODER,
+        &[
+            ("node `zeros`: number of paddings is 2, expected 3", &|d| {
+                attributes(d, "zeros")["padding"] = json!([[0, 0], [2, 1]])
+            }),
+            ("node `zeros`: shape of the output is [12, 8, 7] (`zeros`), expected [12, 8, 8]", &|d| {
+                attributes(d, "zeros")["padding"] = json!([[0, 0], [2, 1], [1, 1]])
+            }),
+            ("node `zeros`: elements of the padded input is 18446744073709551615, expected at most", &|d| {
+                attributes(d, "zeros")["padding"] = json!([[0, 0], [2, u64::MAX], [1, 1]])
+            }),
+            ("node `zeros`: `value` is 256, expected a code, from 0 to 255", &|d| {
+                attributes(d, "zeros")["value"] = json!(256)
+            }),
+            ("node `zeros`: `value` is 0.5, expected a code", &|d| attributes(d, "zeros")["value"] = json!(0.5)),
+            ("node `zeros`: attributes malformed: missing field `value`", &|d| {
+                drop(attributes(d, "zeros").as_object_mut().unwrap().remove("value"))
+            }),
+            ("node `zeros`: rule is present, expected none for the operator `pad`", &|d| {
+                node(d, "zeros")["rule"] = json!({"kind": "dequantize"})
+            }),
+            ("node `zeros`: quantization of the output is", &|d| value(d, "zeros")["scale"] = json!(1.0)),
+            ("node `reflection_pad`: padding that reflects is 30, expected less than 30", &|d| {
+                attributes(d, "reflection_pad")["padding"] = json!([[0, 0], [30, 4]])
+            }),
+            ("node `reflection_pad`: elements of the padded input is", &|d| {
+                attributes(d, "reflection_pad")["padding"] = json!([[0, 0], [2, u64::MAX]])
+            }),
+            ("node `larger`: number of scale factors is 1, expected 2", &|d| {
+                attributes(d, "larger")["scale_factors"] = json!([2.0])
+            }),
+            ("node `larger`: scale factor is -2, expected a finite number greater than zero", &|d| {
+                attributes(d, "larger")["scale_factors"] = json!([2.0, -2.0])
+            }),
+            ("node `larger`: shape of the output is [6, 10, 14] (`larger`), expected [6, 10, 15]", &|d| {
+                attributes(d, "larger")["scale_factors"] = json!([2.0, 2.2])
+            }),
+            ("node `larger`: output extent is 0, expected at least 1", &|d| {
+                attributes(d, "larger")["scale_factors"] = json!([2.0, 0.01])
+            }),
+            ("node `larger`: number of axes of the output is 2, expected 3", &|d| {
+                value(d, "larger")["shape"] = json!([10, 84]);
+                value(d, "larger").as_object_mut().unwrap().remove("memory");
+            }),
+            ("node `shuffle`: `groups` is 5, expected a divisor of the 12 channels", &|d| {
+                attributes(d, "shuffle")["groups"] = json!(5)
+            }),
+            ("node `shuffle`: `groups` is 0", &|d| attributes(d, "shuffle")["groups"] = json!(0)),
+        ],
+    );
+    check_document(DECODER_FX, &[("node `zeros`: `value` is 1", &|d| attributes(d, "zeros")["value"] = json!(1e300))]);
+}
+
+#[test]
+fn transposed_convolutions() {
+    fn attributes<'d>(d: &'d mut Value, name: &str) -> &'d mut Value {
+        &mut node(d, name)["attributes"]
+    }
+    check_document(
+        DECODER,
+        &[
+            ("node `grow`: number of strides is 1, expected 2", &|d| attributes(d, "grow")["stride"] = json!([2])),
+            ("node `grow`: number of output paddings is 0, expected 2", &|d| {
+                attributes(d, "grow")["output_padding"] = json!([])
+            }),
+            ("node `grow`: output padding is 2, expected less than 2", &|d| {
+                attributes(d, "grow")["output_padding"] = json!([1, 2])
+            }),
+            ("node `grow`: stride is 0, expected at least 1", &|d| attributes(d, "grow")["stride"] = json!([0, 2])),
+            ("node `grow`: shape of the output is", &|d| attributes(d, "grow")["stride"] = json!([3, 2])),
+            ("node `grow`: the number of elements along an axis does not fit the address space", &|d| {
+                attributes(d, "grow")["stride"] = json!([u64::MAX, 2]);
+            }),
+            ("node `grow`: `groups` is 2, expected a divisor of the 12 and 9 channels", &|d| {
+                attributes(d, "grow")["groups"] = json!(2)
+            }),
+            ("tensor `grow.weight`: shape is [12, 9, 3, 3], expected [12, 3, 3, 3]", &|d| {
+                attributes(d, "grow")["groups"] = json!(3)
+            }),
+            ("node `grow`: kind of the rule is dequantize, expected f32_mul", &|d| {
+                node(d, "grow")["rule"] = json!({"kind": "dequantize"})
+            }),
+            ("node `grow`: number of weight scales is 1, expected 9 (bias addend)", &|d| {
+                node(d, "grow")["rule"]["bias"] = json!("addend")
+            }),
+            ("node `grow`: number of inputs is 2, expected 1", &|d| {
+                node(d, "grow")["inputs"] = json!(["zeros", "zeros"])
+            }),
+            ("node `rows`: number of spatial axes of the input is 1, expected 2", &|d| {
+                node(d, "rows")["op"] = json!("conv_transpose2d");
+                for field in ["stride", "output_padding", "dilation"] {
+                    attributes(d, "rows")[field] = json!([1, 1]);
+                }
+                attributes(d, "rows")["padding"] = json!([[0, 0], [0, 0]]);
+            }),
+        ],
+    );
+    let error = refused(DECODER, |_, tensors| {
+        tensors.get_mut("grow.weight").unwrap().1 = vec![12 * 9, 9];
+    });
+    assert!(error.contains("tensor `grow.weight`: shape is [108, 9], expected 4 axes"), "{error}");
+    let phases = refused(DECODER, |d, _| {
+        attributes(d, "grow")["stride"] = json!([100, 100]);
+        attributes(d, "grow")["output_padding"] = json!([0, 0]);
+        value(d, "grow")["shape"] = json!([9, 701, 601]);
+    });
+    assert!(
+        phases.contains("node `grow`: phases (the product of the strides) is 10000, expected at most 4096"),
+        "{phases}"
+    );
+}
+
+/// Plans of transposed convolutions are those of one sample.
+#[test]
+fn a_sample_of_a_decoder_does_not_see_its_batch() {
+    let export = Export::from_bytes(DECODER).unwrap();
+    let inputs = export.recording.as_ref().unwrap().inputs();
+    for isa in Isa::available() {
+        let executor = Executor::new(&export.network, isa).unwrap();
+        let (all, each) = (executor.run(inputs).unwrap(), executor.run_in_batches(inputs, 1).unwrap());
+        assert!(all.iter().zip(&each).all(|(all, each)| all.batch() == 4 && all.data() == each.data()), "{isa}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Rule R24: the range of codes that a fused activation leaves.
 
 use crate::Quantization;
-use crate::float::round_ties_away_f64;
+use crate::float::{cvt, round_ties_away_f64};
 
 /// An activation fused into another operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// The smallest and the largest code left.
+    /// The smallest and the largest code left, in TFLite.
     ///
     /// ```text
     /// lo = z_Y with a ReLU, else the smallest code
@@ -34,6 +34,20 @@ impl Activation {
         };
         [lo, hi.min(codes.hi())]
     }
+
+    /// The same in XNNPACK, which adds the zero point before it rounds, to even: its parity turns ties.
+    ///
+    /// ```text
+    /// hi = rne(min(f32(6) / f32(S_Y) + f32(z_Y), f32(largest code))) with a ReLU6
+    /// ```
+    pub fn clamp_of_xnnpack(self, output: Quantization) -> [i32; 2] {
+        let [lo, hi] = self.clamp(output);
+        if self != Activation::Relu6 {
+            return [lo, hi];
+        }
+        let six = 6.0 / output.scale() as f32 + output.zero_point() as f32;
+        [lo, cvt(six.min(output.codes().hi() as f32))]
+    }
 }
 
 #[cfg(test)]
@@ -50,5 +64,21 @@ mod tests {
         assert_eq!(Activation::Relu6.clamp(q(4.0)), [-5, -3], "1.5 rounds away from zero");
         assert_eq!(Activation::Relu6.clamp(q(2.4)), [-5, -2], "2.5 too");
         assert_eq!(Activation::Relu6.clamp(q(1e-20)), [-5, 127]);
+    }
+
+    #[test]
+    fn ranges_of_xnnpack() {
+        let hi = |scale, z| {
+            let y = Quantization::new(scale, z, CodeType::I8).unwrap();
+            assert_eq!(Activation::Relu.clamp_of_xnnpack(y), [z, 127]);
+            let [lo, hi] = Activation::Relu6.clamp_of_xnnpack(y);
+            assert_eq!(lo, z);
+            hi
+        };
+        assert_eq!([hi(4.0, -5), hi(4.0, -4), hi(2.4, -5), hi(2.4, -4)], [-4, -2, -2, -2], "1.5 and 2.5 more, to even");
+        assert_eq!([hi(1e-20, -5), hi(3e38, -5)], [127, -5]);
+        // A product with the reciprocal ties here, the quotient does not.
+        let s = 0.387_096_76_f32;
+        assert!(6.0 / s != 6.0 * (1.0 / s) && hi(s.into(), 0) == (6.0 / s).round_ties_even() as i32);
     }
 }

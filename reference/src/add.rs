@@ -38,6 +38,8 @@ pub enum Sum {
     Real {
         /// For a and b.
         dequantize: [Dequantizer; 2],
+        /// The smallest sum: 0 with a ReLU, else −∞. NaN stays NaN.
+        least: f32,
         /// For the sum.
         quantize: Quantizer,
     },
@@ -72,6 +74,8 @@ pub enum Sum {
         zero_points: [i32; 2],
         /// z_Y
         zero_point: i32,
+        /// Whether the result wraps in int16 before it is clamped.
+        narrow: bool,
     },
 }
 
@@ -94,7 +98,7 @@ impl Add {
     pub fn aten(a: Quantization, b: Quantization, y: Quantization, form: Form) -> Add {
         let dequantize = [a, b].map(|from| Dequantizer::new(form.dequantize(), from));
         let quantize = Quantizer::new(form.quantize(), y);
-        Add { sum: Sum::Real { dequantize, quantize }, clamp: quantize.clamp }
+        Add { sum: Sum::Real { dequantize, least: f32::NEG_INFINITY, quantize }, clamp: quantize.clamp }
     }
 
     /// QNNPACK: integer multipliers of 22 bits, ties away from zero.
@@ -162,12 +166,12 @@ impl Add {
         Add { sum: Sum::Fused { ratio, fixed }, clamp: Activation::None.clamp(y) }
     }
 
-    /// TFLite, reference and optimised alike.
+    /// TFLite, reference and optimised; the optimised kernel's vectors, the body, hold the result in int16, where it wraps.
     ///
     /// ```text
     /// t = 2 · max(S_A, S_B);   M_A = S_A / t,   M_B = S_B / t,   M_Y = t / (2²⁰ · S_Y)          f64 of f32 scales
     /// ```
-    pub fn tflite(a: Quantization, b: Quantization, y: Quantization) -> Add {
+    pub fn tflite(a: Quantization, b: Quantization, y: Quantization, form: Form) -> Add {
         let [s_a, s_b, s_y] = [a, b, y].map(|q| f64::from(q.scale() as f32));
         let twice = 2.0 * s_a.max(s_b);
         let sum = Sum::FixedPoint {
@@ -175,6 +179,7 @@ impl Add {
             output: FixedPoint::of(twice / (1048576.0 * s_y)),
             zero_points: [a.zero_point(), b.zero_point()],
             zero_point: y.zero_point(),
+            narrow: form == Form::Body,
         };
         Add { sum, clamp: Activation::None.clamp(y) }
     }
@@ -186,20 +191,35 @@ impl Add {
         self
     }
 
+    /// The same rule and a ReLU of its output `y`. PyTorch's own kernel rectifies the real sum, and what it makes of sums
+    /// beyond int32 may still be a code below `z_Y`; the others clamp codes.
+    #[must_use]
+    pub fn relu(mut self, y: Quantization) -> Add {
+        match &mut self.sum {
+            Sum::Real { least, .. } => *least = 0.0,
+            _ => self.clamp[0] = y.zero_point(),
+        }
+        self
+    }
+
     /// The code of the sum of two codes.
     #[inline(always)]
     pub fn apply(&self, a: i32, b: i32) -> i32 {
         let code = match self.sum {
-            Sum::Real { dequantize: [a_form, b_form], quantize } => quantize.apply(a_form.apply(a) + b_form.apply(b)),
+            Sum::Real { dequantize: [a_form, b_form], least, quantize } => {
+                let sum = a_form.apply(a) + b_form.apply(b);
+                quantize.apply(if sum < least { least } else { sum })
+            }
             Sum::Shifted { multiplier: [m_a, m_b], zero_points: [z_a, z_b], shift, rounding, zero_point } => {
                 let sum = m_a.wrapping_mul(a.wrapping_sub(z_a)).wrapping_add(m_b.wrapping_mul(b.wrapping_sub(z_b)));
                 (rounding.shift_right(sum.into(), shift) as i32).saturating_add(zero_point)
             }
             Sum::Fused { ratio: [r_a, r_b], fixed } => cvt(fma(a as f32, r_a, fma(b as f32, r_b, fixed))),
-            Sum::FixedPoint { multiplier: [m_a, m_b], output, zero_points: [z_a, z_b], zero_point } => {
+            Sum::FixedPoint { multiplier: [m_a, m_b], output, zero_points: [z_a, z_b], zero_point, narrow } => {
                 let scaled = |m: FixedPoint, difference: i32| m.multiply(difference.wrapping_shl(20), Rounding::Away);
                 let sum = scaled(m_a, a.wrapping_sub(z_a)).wrapping_add(scaled(m_b, b.wrapping_sub(z_b)));
-                output.multiply(sum, Rounding::Away).saturating_add(zero_point)
+                let sum = output.multiply(sum, Rounding::Away);
+                if narrow { (sum.wrapping_add(zero_point) as i16).into() } else { sum.saturating_add(zero_point) }
             }
         };
         let [lo, hi] = self.clamp;
@@ -227,7 +247,7 @@ mod tests {
         assert_eq!(ties(Add::ort(a, b, y)), [8, 8, 6, 6], "the zero point takes part");
         assert_eq!(ties(Add::qnnpack(a, b, y).unwrap()), [8, 9, 6, 5], "away");
         assert_eq!(ties(Add::xnnpack(a, b, y).unwrap()), [8, 9, 7, 6], "up");
-        assert_eq!(ties(Add::tflite(a, b, y)), [8, 9, 6, 5], "away");
+        assert_eq!(ties(Add::tflite(a, b, y, Form::Tail)), [8, 9, 6, 5], "away");
     }
 
     /// Whether two rules differ on some pair of codes.
@@ -270,11 +290,12 @@ mod tests {
         assert_eq!(qnnpack.unwrap().apply(157, 202), 55, "21 bits, not 20");
         let xnnpack = Add::xnnpack(u8(0.6600181460380554, 0), u8(0.6600181460380554, 0), u8(3.960108757019043, 0));
         assert_eq!(xnnpack.unwrap().apply(233, 220), 75, "20 bits, not 19");
-        let tflite = Add::tflite(u8(0.9404492974281311, 0), u8(0.6583145260810852, 0), u8(1.3166290521621704, 0));
+        let tflite =
+            Add::tflite(u8(0.9404492974281311, 0), u8(0.6583145260810852, 0), u8(1.3166290521621704, 0), Form::Tail);
         assert_eq!(tflite.apply(21, 61), 46, "quotients in f64");
         // b is a quarter of a unit of the fixed-point sum, and the unit is half a code: −2 of them tie to −1.
         let power = |n| 2.0f64.powi(n);
-        let tiny = Add::tflite(u8(1.0, 0), u8(power(-21), 10), u8(power(-20), 7));
+        let tiny = Add::tflite(u8(1.0, 0), u8(power(-21), 10), u8(power(-20), 7), Form::Tail);
         assert_eq!([8, 12].map(|b| tiny.apply(0, b)), [5, 9], "operands are rounded away too");
     }
 
@@ -286,7 +307,36 @@ mod tests {
         assert!(Add::qnnpack(u8(1e-4, 0), one, one).is_ok());
         assert!(Add::xnnpack(u8(1e-4, 0), one, one).is_err() && Add::xnnpack(u8(256.0, 0), one, one).is_err());
         let y = u8(1.0, 100);
-        let relu = Add::aten(u8(1.0, 50), one, y, Form::Body).clamped(Activation::Relu.clamp(y));
+        let relu = Add::tflite(u8(1.0, 50), one, y, Form::Tail).relu(y);
         assert_eq!((relu.apply(0, 20), relu.apply(60, 0)), (100, 110));
+    }
+
+    /// As LiteRT showed, in whole groups of 16 elements.
+    #[test]
+    fn vectors_of_tflite_wrap() {
+        let i8 = |scale, zero_point| Quantization::new(scale, zero_point, CodeType::I8).unwrap();
+        let (x, y) = (i8(1.0, 0), i8(1.0 / 512.0, 5));
+        let at = |form| [[127, 127], [-128, -128]].map(|[a, b]| Add::tflite(x, x, y, form).apply(a, b));
+        assert_eq!((at(Form::Body), at(Form::Tail)), ([-128, 5], [127, -128]));
+    }
+
+    #[test]
+    fn pytorch_rectifies_real_sums() {
+        let huge = u8(3e38, 100);
+        let at = |form, y, pairs: [[i32; 2]; 4]| {
+            let rule = Add::aten(huge, huge, y, form).relu(y);
+            pairs.map(|[a, b]| rule.apply(a, b))
+        };
+        // Sums of infinities: of one sign, and of two.
+        let pairs = [[0, 0], [255, 255], [0, 255], [255, 0]];
+        assert_eq!(at(Form::Tail, u8(1.0, 128), pairs), [128, 255, 0, 0], "NaN stays NaN");
+        let wide = u8(3e37, 2);
+        let body = |y| {
+            let rule = Add::aten(wide, wide, y, Form::Body).relu(y);
+            [[0, 0], [0, 11], [3, 3], [255, 255]].map(|[a, b]| rule.apply(a, b))
+        };
+        assert_eq!(body(u8(1.0, 128)), [128, 0, 0, 0], "the wrapped code is not clamped to the zero point");
+        assert_eq!(body(u8(1.0, 127)), [127, 255, 255, 255]);
+        assert_eq!(body(u8(3e37, 128)), [128, 135, 130, 0]);
     }
 }

@@ -48,6 +48,23 @@ fn each_row(shape: &[usize], mut visit: impl FnMut(usize, &[usize])) {
     }
 }
 
+/// R40: what each element of a mirrored axis is a copy of; the ends themselves are not repeated.
+///
+/// # Errors
+/// A padding that is not less than the extent, sizes that overflow.
+pub fn reflected(extent: usize, [before, after]: [usize; 2]) -> Result<Vec<usize>, Error> {
+    for got in [before, after] {
+        if got >= extent {
+            let expected = alloc::format!("less than {extent}, the extent of the axis");
+            return Err(Error::Extent { what: "padding that reflects", got, expected });
+        }
+    }
+    let len = extent.checked_add(before).and_then(|len| len.checked_add(after));
+    let len = len.ok_or(Error::TooLarge { what: "elements along an axis" })?;
+    let inside = |at: usize| if at < extent { at } else { 2 * (extent - 1) - at };
+    Ok((0..len).map(|at| at.checked_sub(before).map_or(before - at.min(before), inside)).collect())
+}
+
 /// R40: axis i of the output is axis `axes[i]` of `x`.
 ///
 /// # Errors
@@ -189,8 +206,8 @@ impl Resize {
         self.output
     }
 
-    /// Where output element `at` comes from: `min(floor(f32(at) · step), input − 1)`.
-    fn source(&self, at: usize) -> usize {
+    /// Where output element `at` comes from: `min(floor(f32(at) · step), input − 1)`, unless no axis changes its extent.
+    pub fn source(&self, at: usize) -> usize {
         // Not negative: truncation is the floor.
         ((at as f32 * self.step) as usize).min(self.input - 1)
     }
@@ -239,6 +256,13 @@ mod tests {
         assert_eq!(pad(&[0; 0], &[2, 0], &[[0, 0], [1, 0]], 7).unwrap(), [7, 7]);
         assert!(pad(&x, &[2, 2], &[[0, 0]], 0).is_err() && pad(&x, &[3], &[[0, 0]], 0).is_err());
         assert!(matches!(pad(&x, &[4], &[[usize::MAX, 1]], 0), Err(Error::TooLarge { .. })));
+    }
+
+    #[test]
+    fn reflections() {
+        assert_eq!(reflected(4, [2, 3]).unwrap(), [2, 1, 0, 1, 2, 3, 2, 1, 0]);
+        assert_eq!(reflected(1, [0, 0]).unwrap(), [0]);
+        assert!(reflected(4, [4, 0]).is_err() && reflected(4, [0, 4]).is_err() && reflected(0, [0, 0]).is_err());
     }
 
     #[test]

@@ -155,6 +155,12 @@ fn range(network: &Network, value: usize) -> [i32; 2] {
     let input = || range(network, node.inputs[0]);
     match &node.operator {
         Operator::Layer(layer) => layer.rule().codes().map_or(codes, |codes| codes.range()),
+        Operator::Transposed(layer) => layer.rule().codes().map_or(codes, |codes| codes.range()),
+        Operator::Gather(choice) => {
+            let ([lo, hi], value) = (input(), choice.value as i32);
+            let padded = choice.axes.iter().flatten().any(Option::is_none);
+            if padded { [lo.min(value), hi.max(value)] } else { [lo, hi] }
+        }
         Operator::Relu(Some(zero_point)) => input().map(|code| code.max(*zero_point)),
         Operator::Table(table) => {
             let [lo, hi] = input();

@@ -73,20 +73,21 @@ pub fn inspect(name: &str, export: &Export, executor: &Executor<'_>) -> Inspecti
     let node = |(index, node): (usize, &qexact_model::Node)| {
         let output = &network.values()[node.output];
         let layer = match &node.operator {
-            Operator::Layer(layer) => Some((layer.describe(1), layer.shape(), layer.weight(), layer.weight_scales())),
-            Operator::Dynamic(layer) => Some((layer.describe(1), layer.shape(), layer.weight(), layer.weight_scales())),
+            Operator::Layer(layer) => {
+                Some((layer.describe(1), layer.shape().macs(), layer.weight(), layer.weight_scales()))
+            }
+            Operator::Dynamic(layer) => {
+                Some((layer.describe(1), layer.shape().macs(), layer.weight(), layer.weight_scales()))
+            }
+            Operator::Transposed(layer) => {
+                Some((layer.describe(), layer.macs(), layer.weight(), layer.weight_scales()))
+            }
             _ => None,
         };
-        let layer = layer.map(|(shape, conv, weight, weight_scales)| {
+        let layer = layer.map(|(shape, macs, weight, weight_scales)| {
             let (lo, hi) = weight.iter().fold((i8::MAX, i8::MIN), |(lo, hi), &w| (lo.min(w), hi.max(w)));
-            InspectedLayer {
-                shape,
-                weights: [lo, hi],
-                weight_scales,
-                bytes: weight.len(),
-                macs: conv.macs(),
-                accumulator_bound: executor.plan(index).and_then(|plan| plan.accumulator_bound()),
-            }
+            let (weights, accumulator_bound) = ([lo, hi], executor.accumulator_bound(index));
+            InspectedLayer { shape, weights, weight_scales, bytes: weight.len(), macs, accumulator_bound }
         });
         InspectedNode {
             name: node.name.clone(),

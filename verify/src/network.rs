@@ -232,6 +232,7 @@ impl Run<'_> {
         let shape = match &node.operator {
             Operator::Layer(layer) => Some(layer.describe(1)),
             Operator::Dynamic(layer) => Some(layer.describe(1)),
+            Operator::Transposed(layer) => Some(layer.describe()),
             _ => None,
         };
         let isa = |executor: &Executor<'_>| IsaReport {

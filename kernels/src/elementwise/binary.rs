@@ -93,11 +93,11 @@ impl Binary for Add {
     ) -> Result<(), Error> {
         let clamp = self.clamp;
         match self.sum {
-            Sum::Real { dequantize: [from_a, from_b], quantize } => {
+            Sum::Real { dequantize: [from_a, from_b], least, quantize } => {
                 let real = move |dequantize: DequantizeForm, form: QuantizeForm| {
                     let from = |rule| Dequantizer { form: dequantize, ..rule };
                     let (dequantize, quantize) = ([from(from_a), from(from_b)], Quantizer { form, ..quantize });
-                    Add { sum: Sum::Real { dequantize, quantize }, clamp }
+                    Add { sum: Sum::Real { dequantize, least, quantize }, clamp }
                 };
                 match (from_a.form, from_b.form, quantize.form) {
                     (DequantizeForm::Fused, DequantizeForm::Fused, QuantizeForm::Wrapping) => pairs(
@@ -170,14 +170,14 @@ impl Binary for Add {
                 #[inline(always)]
                 move |a, b| Add { sum: Sum::Fused { ratio, fixed }, clamp }.apply(a, b),
             ),
-            Sum::FixedPoint { multiplier, output, zero_points, zero_point } => pairs(
+            Sum::FixedPoint { multiplier, output, zero_points, zero_point, narrow } => pairs(
                 isa,
                 a,
                 b,
                 y,
                 #[inline(always)]
                 move |a, b| {
-                    let sum = Sum::FixedPoint { multiplier, output, zero_points, zero_point };
+                    let sum = Sum::FixedPoint { multiplier, output, zero_points, zero_point, narrow };
                     Add { sum, clamp }.apply(a, b)
                 },
             ),
@@ -204,6 +204,14 @@ impl Binary for Mul {
                 #[inline(always)]
                 move |a, b| rule(Scaling::ZeroPointAfter(m)).apply(a, b),
             ),
+            Scaling::Wide(m) => pairs(
+                isa,
+                a,
+                b,
+                y,
+                #[inline(always)]
+                move |a, b| rule(Scaling::Wide(m)).apply(a, b),
+            ),
             Scaling::ZeroPointBefore(m) => pairs(
                 isa,
                 a,
@@ -211,6 +219,14 @@ impl Binary for Mul {
                 y,
                 #[inline(always)]
                 move |a, b| rule(Scaling::ZeroPointBefore(m)).apply(a, b),
+            ),
+            Scaling::Narrow(m) => pairs(
+                isa,
+                a,
+                b,
+                y,
+                #[inline(always)]
+                move |a, b| rule(Scaling::Narrow(m)).apply(a, b),
             ),
             Scaling::FixedPoint(m) => pairs(
                 isa,

@@ -4,6 +4,7 @@ use super::Context;
 use crate::document::{self, Multiplier, QuantizeMultiplier, QuantizeOverflow, Rule, Sum};
 use crate::error::{At, LoadError, invalid};
 use crate::network::Operator;
+use qexact_reference::activation::Activation;
 use qexact_reference::add::{Add, Form};
 use qexact_reference::batch_norm::{self, BatchNorm};
 use qexact_reference::broadcast::broadcast_shape;
@@ -118,7 +119,7 @@ impl Context<'_> {
             Rule::Add { sum: Sum::Shifted } => Add::qnnpack(a, b, y).at(|| self.place.clone())?,
             rule => return self.wrong_rule(&rule, "add"),
         };
-        Ok(Operator::Add(if relu { add.clamped([y.zero_point(), y.codes().hi()]) } else { add }))
+        Ok(Operator::Add(if relu { add.relu(y) } else { add }))
     }
 
     pub(super) fn mul(&self) -> Result<Operator, LoadError> {
@@ -127,10 +128,10 @@ impl Context<'_> {
         let [a, b, y] = [self.inputs[0], self.inputs[1], self.output].map(|value| self.codes(value));
         let (a, b, y) = (a?, b?, y?);
         let mul = match self.rule()? {
-            Rule::Mul { multiplier: Multiplier::Reciprocal } => Mul::aten(a, b, y),
+            Rule::Mul { multiplier: Multiplier::Reciprocal } => Mul::aten(a, b, y, Form::Body),
             Rule::Mul { multiplier: Multiplier::Quotient } => Mul::xnnpack(a, b, y),
             rule => return self.wrong_rule(&rule, "mul"),
         };
-        Ok(Operator::Mul(if relu { mul.clamped([y.zero_point(), y.codes().hi()]) } else { mul }))
+        Ok(Operator::Mul(if relu { mul.clamped(Activation::Relu.clamp(y)) } else { mul }))
     }
 }

@@ -86,7 +86,7 @@ impl Context<'_> {
     }
 
     /// The parameters that all layers have; `codes` are OHWI.
-    fn weights(&self, channels: usize, codes: Vec<i8>, bits: Option<u8>) -> Result<Weights, LoadError> {
+    pub(super) fn weights(&self, channels: usize, codes: Vec<i8>, bits: Option<u8>) -> Result<Weights, LoadError> {
         let name = |parameter: &str| format!("{}.{parameter}", self.node.name);
         if let Some(bits) = bits {
             let range = CodeType::new(bits, true).at(|| self.place.clone())?;
@@ -117,7 +117,7 @@ impl Context<'_> {
     /// The part that linear and convolution layers share.
     fn layer(&self, shape: Conv, linear: bool, weights: Weights, relu: bool) -> Result<Operator, LoadError> {
         let input = self.codes(self.input)?;
-        let rule = self.layer_rule(&shape, linear, &weights, relu)?;
+        let rule = self.layer_rule(shape.out_channels, linear, &weights, relu)?;
         let Weights { codes: weight, scales, zero_point: weight_zero_point } = weights;
         Layer::new(LayerParts {
             shape,
@@ -143,8 +143,14 @@ impl Context<'_> {
         })))
     }
 
-    fn layer_rule(&self, shape: &Conv, linear: bool, weights: &Weights, relu: bool) -> Result<Requantize, LoadError> {
-        let channels = shape.out_channels;
+    /// The rule of a layer of so many output channels.
+    pub(super) fn layer_rule(
+        &self,
+        channels: usize,
+        linear: bool,
+        weights: &Weights,
+        relu: bool,
+    ) -> Result<Requantize, LoadError> {
         let rule = self.rule()?;
         if let Some(addend) = self.inputs.get(1) {
             if !matches!(rule, Rule::F32Real { .. }) {
@@ -317,9 +323,9 @@ impl Context<'_> {
 }
 
 /// Weights and their quantization.
-struct Weights {
+pub(super) struct Weights {
     /// OHWI.
-    codes: Vec<i8>,
-    scales: Vec<f64>,
-    zero_point: Vec<i32>,
+    pub(super) codes: Vec<i8>,
+    pub(super) scales: Vec<f64>,
+    pub(super) zero_point: Vec<i32>,
 }

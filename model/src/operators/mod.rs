@@ -5,12 +5,16 @@
 //! | `layer` | linear and convolution layers |
 //! | `elementwise` | functions of one code, sums, products, batch normalization |
 //! | `pool` | windows |
+//! | `transposed` | transposed convolutions |
 //! | `moves` | shapes, order, concatenation |
+//! | `gather` | padding, reflections, nearest neighbours, shuffles |
 
 mod elementwise;
+mod gather;
 mod layer;
 mod moves;
 mod pool;
+mod transposed;
 
 use crate::document::{Dtype, Node, Rule};
 use crate::error::{LoadError, invalid};
@@ -21,13 +25,16 @@ use serde::de::DeserializeOwned;
 use std::ops::RangeInclusive;
 
 /// The operators of the format, in the order of its documentation.
-const OPERATORS: [&str; 20] = [
+const OPERATORS: [&str; 27] = [
     "quantize",
     "dequantize",
     "linear",
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
     "linear_dynamic",
     "batch_norm2d",
     "relu",
@@ -41,6 +48,10 @@ const OPERATORS: [&str; 20] = [
     "reshape",
     "permute",
     "slice",
+    "pad",
+    "reflection_pad",
+    "upsample_nearest",
+    "channel_shuffle",
     "concat",
 ];
 
@@ -81,6 +92,9 @@ pub(crate) fn load(
         "conv1d" => c.conv(1),
         "conv2d" => c.conv(2),
         "conv3d" => c.conv(3),
+        "conv_transpose1d" => c.conv_transpose(1),
+        "conv_transpose2d" => c.conv_transpose(2),
+        "conv_transpose3d" => c.conv_transpose(3),
         "linear_dynamic" => c.linear_dynamic(),
         "batch_norm2d" => c.batch_norm(),
         "relu" => c.relu(),
@@ -93,6 +107,10 @@ pub(crate) fn load(
         "flatten" | "reshape" => c.reshape(),
         "permute" => c.permute(),
         "slice" => c.slice(),
+        "pad" => c.pad(),
+        "reflection_pad" => c.reflection_pad(),
+        "upsample_nearest" => c.upsample_nearest(),
+        "channel_shuffle" => c.channel_shuffle(),
         "concat" => c.concat(),
         op => Err(LoadError::UnknownOperator {
             node: node.name.clone(),

@@ -11,7 +11,15 @@ use alloc::vec::Vec;
 
 /// The codes that a fused activation leaves (R24).
 fn codes(activation: Activation, output: Quantization) -> Result<Codes, Error> {
-    let [lo, hi] = activation.clamp(output);
+    clamped(activation.clamp(output), output)
+}
+
+/// The same in XNNPACK.
+fn codes_of_xnnpack(activation: Activation, output: Quantization) -> Result<Codes, Error> {
+    clamped(activation.clamp_of_xnnpack(output), output)
+}
+
+fn clamped([lo, hi]: [i32; 2], output: Quantization) -> Result<Codes, Error> {
     Codes::new(output.zero_point(), output.codes())?.clamped(lo, hi)
 }
 
@@ -29,7 +37,7 @@ fn codes(activation: Activation, output: Quantization) -> Result<Codes, Error> {
 pub fn xnnpack(scales: Scales<'_>, bias: Option<&[i32]>, activation: Activation) -> Result<F32Mul, Error> {
     scales.check()?;
     let bias = bias.map_or(Bias::None, |bias| Bias::I32(bias.to_vec()));
-    let [lo, hi] = codes(activation, scales.output)?.range();
+    let [lo, hi] = codes_of_xnnpack(activation, scales.output)?.range();
     let rule = F32Mul::new(scales.f32_quotients(), bias, scales.output.zero_point(), scales.output.codes())?;
     rule.overflow(Overflow::ClampFirst).clamped(lo, hi)
 }
@@ -42,7 +50,7 @@ pub fn xnnpack_rndnu(scales: Scales<'_>, bias: Option<&[i32]>, activation: Activ
     scales.check()?;
     // An f32 has 24 bits: it is its own nearest number.
     let multiplier = scales.f32_quotients().into_iter().map(|m| FixedPoint::nearest(m.into()));
-    single(multiplier.collect::<Result<_, _>>()?, bias, codes(activation, scales.output)?)
+    single(multiplier.collect::<Result<_, _>>()?, bias, codes_of_xnnpack(activation, scales.output)?)
 }
 
 fn single(multiplier: Vec<FixedPoint>, bias: Option<&[i32]>, codes: Codes) -> Result<Q31Single, Error> {

@@ -21,6 +21,7 @@ pub(super) fn whole(bench: &Bench, group: &str, export: &Export) -> Result<Vec<O
     let want = Executor::new(network, Isa::REFERENCE)?.run(&inputs)?;
     let macs = network.nodes().iter().map(|node| match &node.operator {
         Operator::Layer(layer) => layer.shape().macs(),
+        Operator::Transposed(layer) => layer.macs(),
         _ => 0,
     });
     let macs = macs.sum();

@@ -32,13 +32,6 @@ enum Rule {
 }
 
 impl Rule {
-    fn clamped(self, clamp: [i32; 2]) -> Rule {
-        match self {
-            Rule::Add(rule) => Rule::Add(rule.clamped(clamp)),
-            Rule::Mul(rule) => Rule::Mul(rule.clamped(clamp)),
-        }
-    }
-
     fn apply(&self, a: i32, b: i32) -> i32 {
         match self {
             Rule::Add(rule) => rule.apply(a, b),
@@ -50,59 +43,87 @@ impl Rule {
 /// `torch.ops.quantized.add(a, b)`: whole groups of `simd_granule` elements and the elements left have two formulas.
 pub(super) fn aten_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
     let granule = granule(case)?;
-    let activation = relu(case)?;
-    recording(case, activation, granule, |[a, b, y]| {
-        let rule = |form| Rule::Add(Add::aten(a, b, y, form));
-        Ok([rule(Form::Body), rule(Form::Tail)])
+    let relu = relu(case)?;
+    recording(case, granule, |[a, b, y]| {
+        let rule = |form| Add::aten(a, b, y, form);
+        Ok([Form::Body, Form::Tail].map(|form| Rule::Add(if relu { rule(form).relu(y) } else { rule(form) })))
     })
 }
 
-/// `torch.ops.quantized.mul(a, b)`, the same kernel with the engines fbgemm and qnnpack. Body and tail agree.
+/// `torch.ops.quantized.mul(a, b)`, the same kernel with the engines fbgemm and qnnpack.
 pub(super) fn aten_mul(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
     let granule = granule(case)?;
-    let activation = relu(case)?;
-    recording(case, activation, granule, |[a, b, y]| Ok([Rule::Mul(Mul::aten(a, b, y)); 2]))
+    let relu = relu(case)?;
+    recording(case, granule, |[a, b, y]| {
+        let rule = |form| Mul::aten(a, b, y, form);
+        let relu_of = |rule: Mul| if relu { rule.clamped(Activation::Relu.clamp(y)) } else { rule };
+        Ok([Form::Body, Form::Tail].map(|form| Rule::Mul(relu_of(rule(form)))))
+    })
 }
 
 /// `torch.ops.quantized.add(a, b)` with the engine qnnpack.
 pub(super) fn qnnpack_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
     let granule = granule(case)?;
-    let activation = relu(case)?;
-    recording(case, activation, granule, |[a, b, y]| Ok([Rule::Add(Add::qnnpack(a, b, y)?); 2]))
+    let relu = relu(case)?;
+    recording(case, granule, |[a, b, y]| {
+        let rule = Add::qnnpack(a, b, y)?;
+        Ok([Rule::Add(if relu { rule.relu(y) } else { rule }); 2])
+    })
 }
 
 /// `com.microsoft.QLinearAdd`
 pub(super) fn ort_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    recording(case, Activation::None, 1, |[a, b, y]| Ok([Rule::Add(Add::ort(a, b, y)); 2]))
+    recording(case, 1, |[a, b, y]| Ok([Rule::Add(Add::ort(a, b, y)); 2]))
 }
 
 /// `com.microsoft.QLinearMul`
 pub(super) fn ort_mul(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    recording(case, Activation::None, 1, |[a, b, y]| Ok([Rule::Mul(Mul::ort(a, b, y)); 2]))
+    recording(case, 1, |[a, b, y]| Ok([Rule::Mul(Mul::ort(a, b, y)); 2]))
 }
 
-/// TFLite's `ADD`, reference and optimised.
+/// TFLite's `ADD`, the reference kernel.
 pub(super) fn tflite_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
-    let activation = activation(case)?;
-    recording(case, activation, 1, |[a, b, y]| Ok([Rule::Add(Add::tflite(a, b, y)); 2]))
+    lite(case, 1, [Form::Tail; 2], |[a, b, y], form, clamp| Rule::Add(Add::tflite(a, b, y, form).clamped(clamp)))
 }
 
-/// TFLite's `MUL`, reference and optimised.
+/// TFLite's `MUL`, the reference kernel.
 pub(super) fn tflite_mul(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    lite(case, 1, [Form::Tail; 2], |[a, b, y], form, clamp| Rule::Mul(Mul::tflite(a, b, y, form).clamped(clamp)))
+}
+
+/// TFLite's `ADD`, the optimised kernel on x86: vectors of 16.
+pub(super) fn tflite_optimised_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let forms = [Form::Body, Form::Tail];
+    lite(case, 16, forms, |[a, b, y], form, clamp| Rule::Add(Add::tflite(a, b, y, form).clamped(clamp)))
+}
+
+/// TFLite's `MUL`, the optimised kernel on x86: vectors of 16.
+pub(super) fn tflite_optimised_mul(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let forms = [Form::Body, Form::Tail];
+    lite(case, 16, forms, |[a, b, y], form, clamp| Rule::Mul(Mul::tflite(a, b, y, form).clamped(clamp)))
+}
+
+/// An operator of TFLite, by the rules of its body and its tail.
+fn lite(
+    case: &mut Case<'_>,
+    granule: usize,
+    forms: [Form; 2],
+    rule: impl Fn([Quantization; 3], Form, [i32; 2]) -> Rule,
+) -> Result<Box<dyn Operator>, Problem> {
     let activation = activation(case)?;
-    recording(case, activation, 1, |[a, b, y]| Ok([Rule::Mul(Mul::tflite(a, b, y)); 2]))
+    recording(case, granule, |q| Ok(forms.map(|form| rule(q, form, activation.clamp(q[2])))))
 }
 
 /// TFLite's `ADD` given to XNNPACK.
 pub(super) fn xnnpack_add(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
     let activation = activation(case)?;
-    recording(case, activation, 1, |[a, b, y]| Ok([Rule::Add(Add::xnnpack(a, b, y)?); 2]))
+    recording(case, 1, |[a, b, y]| Ok([Rule::Add(Add::xnnpack(a, b, y)?.clamped(activation.clamp_of_xnnpack(y))); 2]))
 }
 
 /// TFLite's `MUL` given to XNNPACK.
 pub(super) fn xnnpack_mul(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
     let activation = activation(case)?;
-    recording(case, activation, 1, |[a, b, y]| Ok([Rule::Mul(Mul::xnnpack(a, b, y)); 2]))
+    recording(case, 1, |[a, b, y]| Ok([Rule::Mul(Mul::xnnpack(a, b, y).clamped(activation.clamp_of_xnnpack(y))); 2]))
 }
 
 /// How many elements PyTorch's vector body takes at a time.
@@ -114,15 +135,13 @@ fn granule(case: &mut Case<'_>) -> Result<usize, Problem> {
     }
 }
 
-fn relu(case: &mut Case<'_>) -> Result<Activation, Problem> {
-    let relu: bool = case.field("relu", "true or false")?;
-    Ok(if relu { Activation::Relu } else { Activation::None })
+fn relu(case: &mut Case<'_>) -> Result<bool, Problem> {
+    case.field("relu", "true or false")
 }
 
 /// The parts that all cases have; `rules` are those of body and tail.
 fn recording(
     case: &mut Case<'_>,
-    activation: Activation,
     granule: usize,
     rules: impl Fn([Quantization; 3]) -> Result<[Rule; 2], Error>,
 ) -> Result<Box<dyn Operator>, Problem> {
@@ -135,7 +154,7 @@ fn recording(
     let output = [Recorded::take_codes(case, "y", shape, types[2])?];
     let len = output[0].values.len();
     Ok(Box::new(Recording {
-        rules: rules.map(|rule| rule.clamped(activation.clamp(y))),
+        rules,
         body: len / granule * granule,
         types,
         a: (case.codes("a", &a_shape, types[0])?, a_shape),

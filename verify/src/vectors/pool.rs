@@ -33,6 +33,17 @@ pub(super) fn max(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
     recording(case, Rule::Max(pool), extents)
 }
 
+/// [`max`] with the engine qnnpack, whose taps in the padding read the nearest pixel. Without dilation that pixel is in
+/// the window anyway.
+pub(super) fn qnnpack_max(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
+    let dilation = case.extents_or_one("dilation", 2)?;
+    if dilation != [1, 1] {
+        let expected = "[1, 1], all that R11 covers of this engine";
+        return Err(Problem::wrong(Part::Field, "dilation", format_args!("{dilation:?}"), expected));
+    }
+    max(case)
+}
+
 /// `avg_pool2d(x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)`
 pub(super) fn average(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Problem> {
     let pool = window_pool(case)?;

@@ -50,7 +50,7 @@ pub(super) fn per_channel(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Prob
         let zero_point = i32::try_from(zero_point).unwrap_or(i32::MAX);
         let quantization =
             Quantization::new(scale, zero_point, CodeType::I8).map_err(Problem::refused("scale and zero_point"))?;
-        rules.push(both(quantization, QuantizeForm::Wrapping, DequantizeForm::Double));
+        rules.push(both(quantization, QuantizeForm::Saturating, DequantizeForm::Double));
     }
     let output =
         vec![Recorded::take::<i8>(case, "q", shape.clone())?, Recorded::take::<f32>(case, "x_dequant", shape.clone())?];

@@ -5,7 +5,7 @@ use super::super::error::{Part, Problem};
 use super::super::file::{Case, Scalar};
 use super::geometry::Geometry;
 use qexact_reference::preset::{self, Scales, WeightScale};
-use qexact_reference::requantize::{Codes, F32Real, RealOutput, Sum};
+use qexact_reference::requantize::{Codes, F32Real, Q31Double, RealOutput, Rounding, Sum};
 use qexact_reference::saturation::Machine;
 use qexact_reference::{CodeType, Error, Quantization, Rule};
 use serde::de::DeserializeOwned;
@@ -51,6 +51,8 @@ pub(super) struct Derived {
     pub(super) input_zero_point: i32,
     pub(super) weight_zero_point: Vec<i32>,
     pub(super) rule: Rule,
+    /// The channels from this one on follow another rule: a kernel's scalar tail.
+    pub(super) tail: Option<(usize, Rule)>,
     /// The tensor that the rule adds, in the order of the file.
     pub(super) addend: Added,
     /// What it was recorded on, if that may add pairs of products in 16 bits.
@@ -107,6 +109,7 @@ impl Parameters {
             input_zero_point: self.input.zero_point(),
             weight_zero_point: self.weight_zero_point,
             rule: rule.map_err(Problem::refused("scales"))?,
+            tail: None,
             addend: Added::Nothing,
             machine: None,
         })
@@ -327,6 +330,24 @@ lite!(
     /// TFLite's optimised kernels.
     TFLITE_RUY, preset::tflite_ruy, Rule::Q31Double
 );
+/// TFLite's optimised kernel for depthwise convolutions: whole groups of 8 channels are vectors, and those left over
+/// follow the reference.
+pub(in super::super) const TFLITE_RUY_DEPTHWISE: Dialect = Dialect {
+    codes: CodesOf::Lite,
+    derive: |case, geometry, types| {
+        let channels = geometry.shape.out_channels;
+        let derived = (TFLITE_RUY.derive)(case, geometry, types)?;
+        let tail = match &derived.rule {
+            Rule::Q31Double(body) if channels % 8 != 0 => {
+                let scalar = Q31Double { last: Rounding::Away, ..body.clone() };
+                Some((channels / 8 * 8, Rule::Q31Double(scalar)))
+            }
+            _ => None,
+        };
+        Ok(Derived { tail, ..derived })
+    },
+};
+
 lite!(
     /// TFLite's optimised kernel for fully connected layers.
     TFLITE_RUY_FULLY_CONNECTED, preset::tflite_ruy_fully_connected, Rule::Q31Double

@@ -32,6 +32,8 @@ struct Recording {
     weight: Vec<i8>,
     weight_zero_point: Vec<i32>,
     rule: Rule,
+    /// The rule of the channels from this one on, where it is another.
+    tail: Option<(usize, Rule)>,
     addend: Added,
     output: [Recorded; 1],
     /// What it was recorded on, if that may add pairs of products in 16 bits.
@@ -84,7 +86,7 @@ fn recording(case: &mut Case<'_>, geometry: Geometry, dialect: &Dialect) -> Resu
     } else {
         Codes::I8(order.weight(case.tensor("w", &geometry.weight)?, &shape))
     };
-    let Derived { input_zero_point, weight_zero_point, rule, addend, machine } =
+    let Derived { input_zero_point, weight_zero_point, rule, tail, addend, machine } =
         (dialect.derive)(case, &geometry, types)?;
     let machine = machine.filter(|&machine| match machine {
         Machine::FbgemmDepthwise => geometry.may_be_depthwise,
@@ -112,9 +114,10 @@ fn recording(case: &mut Case<'_>, geometry: Geometry, dialect: &Dialect) -> Resu
         weight,
         weight_zero_point,
         rule,
+        tail,
         machine,
     };
-    recording.layer().map_err(Problem::refused("layer"))?;
+    recording.layer(&recording.rule).map_err(Problem::refused("layer"))?;
     Ok(Box::new(recording))
 }
 
@@ -133,7 +136,7 @@ fn recorded_output(
 }
 
 impl Recording {
-    fn layer(&self) -> Result<Layer<'_>, Error> {
+    fn layer<'a>(&'a self, rule: &'a Rule) -> Result<Layer<'a>, Error> {
         Layer::new(LayerParts {
             shape: self.shape,
             input: match self.input {
@@ -143,7 +146,7 @@ impl Recording {
             input_zero_point: self.input_zero_point,
             weight: &self.weight,
             weight_zero_point: &self.weight_zero_point,
-            rule: &self.rule,
+            rule,
         })
     }
 
@@ -160,6 +163,20 @@ impl Recording {
             Added::Codes(a) => Addend::U8(a),
             Added::Reals(a) => Addend::F32(a),
         }
+    }
+
+    /// What `run` returns for the rule of each channel.
+    fn by_channel(&self, run: impl Fn(&Rule) -> Result<Outputs, Error>) -> Result<Outputs, Error> {
+        let mut outputs = run(&self.rule)?;
+        if let Some((start, rule)) = &self.tail {
+            let tail = run(rule)?;
+            for (index, (value, other)) in outputs[0].iter_mut().zip(&tail[0]).enumerate() {
+                if self.order.place(index, &self.shape).1 >= *start {
+                    *value = *other;
+                }
+            }
+        }
+        Ok(outputs)
     }
 
     /// What `run` writes, in the order of the file.
@@ -199,22 +216,31 @@ impl Operator for Recording {
     }
 
     fn exact(&self) -> Result<Outputs, Error> {
-        let layer = self.layer()?;
-        let region = layer.region(self.shape.batch)?;
-        self.outputs(|y| layer.run_adding(&region, self.input(), self.addend(), y))
+        self.by_channel(|rule| {
+            let layer = self.layer(rule)?;
+            let region = layer.region(self.shape.batch)?;
+            self.outputs(|y| layer.run_adding(&region, self.input(), self.addend(), y))
+        })
     }
 
     fn on(&self, isa: Isa) -> Result<(String, Outputs), Error> {
-        let plan = Plan::new(&self.layer()?, isa)?;
-        let region = plan.region(self.shape.batch)?;
-        let mut scratch = plan.scratch();
-        let outputs = self.outputs(|y| plan.run_adding(&region, self.input(), self.addend(), y, &mut scratch))?;
-        Ok((plan.kernel().to_string(), outputs))
+        let kernel = Plan::new(&self.layer(&self.rule)?, isa)?.kernel().to_string();
+        let outputs = self.by_channel(|rule| {
+            let plan = Plan::new(&self.layer(rule)?, isa)?;
+            let region = plan.region(self.shape.batch)?;
+            let mut scratch = plan.scratch();
+            self.outputs(|y| plan.run_adding(&region, self.input(), self.addend(), y, &mut scratch))
+        })?;
+        Ok((kernel, outputs))
     }
 
     fn explain(&self, _tensor: usize, index: usize) -> Explanation {
-        let Ok(layer) = self.layer() else { return Explanation::default() };
         let (row, channel) = self.order.place(index, &self.shape);
+        let rule = match &self.tail {
+            Some((start, rule)) if channel >= *start => rule,
+            _ => &self.rule,
+        };
+        let Ok(layer) = self.layer(rule) else { return Explanation::default() };
         let (accumulator, saturated) = match &self.input {
             Codes::U8(x) => {
                 let saturated = self.machine.and_then(|machine| explain::saturated(machine, &layer, x, row, channel));
@@ -223,7 +249,7 @@ impl Operator for Recording {
             Codes::I8(x) => (layer.accumulator(x, row, channel), None),
         };
         let addend = self.addend().get(row * self.shape.out_channels + channel);
-        let tie = explain::rounding_tie(&self.rule, accumulator, channel, addend);
+        let tie = explain::rounding_tie(rule, accumulator, channel, addend);
         Explanation { accumulator: Some(accumulator), tie, saturated }
     }
 }
