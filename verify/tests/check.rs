@@ -286,6 +286,17 @@ fn what_cannot_be_checked_is_an_error() {
         run(&options, |_, _| (), |_| ()).map(drop)
     };
     assert!(matches!(run("linear m1k1n99999999999"), Err(Error::TooLarge { .. })));
+    for line in [
+        "add ic5oc5g5ih6",
+        "lookup ic5oc5g5ih6kh3",
+        "lookup ic5oc5g5ih6kh3ph2",
+        "max_pool ic5oc5g5ih6kh3ph2",
+        "avg_pool ic5oc6ih6kh3",
+        "binary ic5oc6ih6kh3",
+        "transposed ic5oc6ih1kh3ph2",
+    ] {
+        assert!(matches!(run(line), Err(Error::Layer { .. })), "{line}");
+    }
     for name in IsaName::ALL.into_iter().filter(|&name| Isa::new(name).is_err()) {
         assert!(matches!(run(&format!("linear m1k1n1 isa={name}")), Err(Error::Isa { .. })));
     }

@@ -72,6 +72,12 @@ pub(super) fn run(case: &Case, kernel: Option<Isa>, input: &[u8], output: &mut [
         let expected = format!("{operands}, of as many groups as output channels");
         return Err(Error::Extent { what: "input channels of a group", got, expected });
     }
+    let pools = matches!(case.operator, Operator::MaxPool | Operator::AvgPool | Operator::MeanPool);
+    let expected = operands * super::outputs(case) as usize;
+    if !pools && input.len() != expected {
+        let expected = format!("{expected}, as many as outputs take: kernels and strides of 1, no padding");
+        return Err(Error::Length { what: "input", got: input.len(), expected });
+    }
     if case.input.is_signed() {
         Operation { case, kernel }.run::<i8>(input, output)
     } else {
