@@ -3,7 +3,9 @@
 use arbitrary::{Arbitrary, Result, Unstructured};
 use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
 use qexact_reference::{Axis, CodeType, Conv, NarrowType};
-use qexact_verify::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, Kind, OtherForm, RuleForm, ZeroPoints};
+use qexact_verify::case::{
+    BiasForm, Case, Clamp, F32MulForm, F32OutForm, Kind, Operator, OtherForm, RuleForm, ZeroPoints,
+};
 use qexact_verify::check::{self, Options};
 use qexact_verify::fill::Fill;
 use std::fmt;
@@ -55,6 +57,7 @@ impl<'a> Arbitrary<'a> for Layer {
         let shape = shape(u)?;
         let input = *u.choose(&CODES)?;
         Ok(Layer(Case {
+            operator: Operator::Layer,
             shape,
             input,
             input_zero_point: u.int_in_range(input.lo()..=input.hi())?,

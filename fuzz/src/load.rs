@@ -104,7 +104,10 @@ fn cost(export: &Export) -> usize {
         }
         Operator::Transposed(layer) => {
             let phases = product(&layer.shape().axes.map(|axis| axis.stride));
-            product(&[phases.saturating_add(1), layer.macs().saturating_add(network.values()[node.inputs[0]].sample_len())])
+            product(&[
+                phases.saturating_add(1),
+                layer.macs().saturating_add(network.values()[node.inputs[0]].sample_len()),
+            ])
         }
         Operator::MaxPool(pool) => {
             let windows = product(&pool.axes.map(|a| a.kernel));

@@ -63,6 +63,7 @@ mod tests {
         assert_eq!(Activation::Relu6.clamp(q(1.0)), [-5, 1]);
         assert_eq!(Activation::Relu6.clamp(q(4.0)), [-5, -3], "1.5 rounds away from zero");
         assert_eq!(Activation::Relu6.clamp(q(2.4)), [-5, -2], "2.5 too");
+        assert_eq!(Activation::Relu6.clamp(q(4.000000001)), [-5, -3], "a little less than 1.5, but not in f32");
         assert_eq!(Activation::Relu6.clamp(q(1e-20)), [-5, 127]);
     }
 

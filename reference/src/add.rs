@@ -261,6 +261,9 @@ mod tests {
         let (a, b, y) = (u8(s, 3), u8(s, 127), u8(2.0 * s, 17));
         let body = Add::aten(a, b, y, Form::Body);
         assert!(parts(body, Add::aten(a, b, y, Form::Tail)), "fma against a difference");
+        // Sums beyond int32 with the zero point wrap in one and saturate in the other.
+        let vast = |form| Add::aten(u8(1e10, 0), u8(1.0, 0), u8(1.0, 200), form).apply(1, 0);
+        assert_eq!([Form::Body, Form::Tail].map(vast), [0, 255]);
     }
 
     #[test]
@@ -286,6 +289,8 @@ mod tests {
         assert_eq!(ort(inner, [165, 185, 18], 173, 142), 15, "the inner multiply-add is fused");
         let order = [0.23486994206905365, 0.7046098113059998, 1.4092196226119995];
         assert_eq!(ort(order, [79, 172, 168], 166, 200), 197, "b comes first");
+        let quotient = [0.02464999817311764, 0.004350000061094761, 0.028999999165534973];
+        assert_eq!(ort(quotient, [0, 0, 0], 0, 30), 4, "ratios are quotients: 4.5, a little more with the reciprocal");
         let qnnpack = Add::qnnpack(u8(0.7030976414680481, 0), u8(2.109292984008789, 0), u8(9.843366622924805, 0));
         assert_eq!(qnnpack.unwrap().apply(157, 202), 55, "21 bits, not 20");
         let xnnpack = Add::xnnpack(u8(0.6600181460380554, 0), u8(0.6600181460380554, 0), u8(3.960108757019043, 0));

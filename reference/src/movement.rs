@@ -309,6 +309,8 @@ mod tests {
         assert_eq!(along(Resize::by_factor(3, 2.5).unwrap()), [0, 0, 0, 1, 1, 2, 2]);
         // The step of a factor is not the quotient of the extents: 1/1.1, and 19 elements become 20.
         assert_eq!(along(Resize::by_factor(19, 1.1).unwrap())[11], 10);
+        // f32(2 / 50) is a little less than 1/25, and 25 of it are 1 in f32.
+        assert_eq!(along(Resize::to_extent(2, 50).unwrap())[24..26], [0, 1]);
         assert_eq!(along(Resize::by_factor(3, 1.1).unwrap()), [0, 1, 2], "copied");
         let axis = Resize::by_factor(3, 1.1).unwrap();
         let y = upsample_nearest(&[0, 1, 2], 1, 1, [Resize::UNIT, Resize::to_extent(1, 2).unwrap(), axis]).unwrap();

@@ -205,6 +205,7 @@ pub(crate) fn expect_one_or(what: &'static str, got: usize, channels: usize) -> 
 }
 
 /// A parameter given once or once a channel.
+#[inline(always)]
 pub(crate) fn per_channel<T: Copy>(parameter: &[T], channel: usize) -> T {
     if parameter.len() == 1 { parameter[0] } else { parameter[channel] }
 }

@@ -117,6 +117,9 @@ mod tests {
         assert_eq!(at(Function::LeakyRelu(0.5)), [-2.0, -0.5, 0.0, 1.5, 4.0]);
         assert_eq!(at(Function::Elu(2.0))[2..], [0.0, 1.5, 4.0]);
         assert_eq!(Function::Elu(2.0).apply(-1.0), -1.2642411);
+        // e⁻ˣ is 1 to f32, and so nothing is left.
+        assert_eq!(Function::Elu(1.0).apply(-1e-8), 0.0, "the exponential is rounded before 1 is subtracted");
+        assert_eq!(Function::Sigmoid.apply(-15.375), 2.1024336e-7, "1 + e¹⁵·³⁷⁵ is rounded before it divides");
         assert_eq!(Function::Sigmoid.apply(0.0), 0.5);
         assert_eq!(Function::Sigmoid.apply(-200.0), 0.0);
         assert_eq!((Function::Tanh.apply(0.5), Function::Tanh.apply(-0.5)), (0.46211717, -0.46211717));

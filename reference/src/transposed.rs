@@ -307,3 +307,86 @@ pub fn weight_from_torch<T: Copy>(weight: &[T], shape: &TransposedConv) -> Resul
     // Group by group: [inputs, outputs, taps] → [outputs, taps, inputs].
     crate::movement::permute(weight, &[groups, inputs, outputs, taps], &[0, 2, 3, 1])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CodeType, Rule};
+
+    /// The definition: every input is scattered.
+    fn scattered(shape: &TransposedConv, x: &[u8], zx: i32, weight: &[i8], zw: i32) -> Vec<i32> {
+        let [depth, height, width] = shape.output_extents().unwrap();
+        let [d, h, w] = shape.axes;
+        let (inputs, outputs) = (shape.in_channels / shape.groups, shape.out_channels / shape.groups);
+        let mut y = vec![0i32; shape.output_len().unwrap()];
+        let places = |axis: TransposedAxis, at: usize, extent: usize| {
+            let at = move |tap: usize| (at * axis.stride + tap * axis.dilation).checked_sub(axis.padding[0]);
+            (0..axis.kernel).filter_map(move |tap| Some((tap, at(tap).filter(|&to| to < extent)?)))
+        };
+        let pixels = shape.batch * d.input * h.input * w.input;
+        for (pixel, channel) in (0..pixels).flat_map(|pixel| (0..shape.in_channels).map(move |c| (pixel, c))) {
+            let (line, column) = (pixel / w.input, pixel % w.input);
+            let (plane, row) = (line / h.input, line % h.input);
+            let q = i32::from(x[pixel * shape.in_channels + channel]) - zx;
+            for (tap_z, z) in places(d, plane % d.input, depth) {
+                for (tap_y, row) in places(h, row, height) {
+                    for (tap_x, column) in places(w, column, width) {
+                        let to = ((plane / d.input * depth + z) * height + row) * width + column;
+                        for o in channel / inputs * outputs..(channel / inputs + 1) * outputs {
+                            let tap = ((o * d.kernel + tap_z) * h.kernel + tap_y) * w.kernel + tap_x;
+                            y[to * shape.out_channels + o] +=
+                                q * (i32::from(weight[tap * inputs + channel % inputs]) - zw);
+                        }
+                    }
+                }
+            }
+        }
+        y
+    }
+
+    #[test]
+    fn phases_compute_what_scattering_does() {
+        let axis = |input, kernel, stride, padding, output_padding, dilation| TransposedAxis {
+            input,
+            kernel,
+            stride,
+            padding,
+            output_padding,
+            dilation,
+        };
+        let axes = [
+            axis(4, 3, 2, [1, 1], 1, 1),
+            // The padding before is another than that after, and each leaves a phase of its own.
+            axis(4, 3, 2, [1, 0], 0, 1),
+            axis(3, 4, 3, [0, 2], 2, 1),
+            axis(3, 3, 2, [2, 1], 0, 3),
+            // More outputs between the inputs than taps.
+            axis(3, 2, 4, [0, 0], 1, 1),
+            axis(1, 5, 1, [2, 1], 0, 1),
+        ];
+        for (i, &height) in axes.iter().enumerate() {
+            for (j, &width) in axes.iter().enumerate() {
+                let depth = if (i + j) % 5 == 0 { axes[0] } else { TransposedAxis::UNIT };
+                let groups = 1 + (i + j) % 2;
+                let (in_channels, out_channels) = (2 * groups, 3 * groups);
+                let shape =
+                    TransposedConv { batch: 2, in_channels, out_channels, groups, axes: [depth, height, width] };
+                let taps = depth.kernel * height.kernel * width.kernel;
+                let pixels = 2 * depth.input * height.input * width.input;
+                let x: Vec<u8> = (0..pixels * in_channels).map(|i| (i * 37 % 256) as u8).collect();
+                let weight: Vec<i8> = (0..out_channels * taps * 2).map(|i| (i * 91 % 256) as u8 as i8).collect();
+                let parts = LayerParts {
+                    shape: crate::Linear { rows: 1, in_features: 1, out_features: 1 }.into(),
+                    input: CodeType::U8,
+                    input_zero_point: 9,
+                    weight: &weight,
+                    weight_zero_point: &[-3],
+                    rule: &Rule::Accumulator,
+                };
+                let mut y = vec![0; shape.output_len().unwrap()];
+                run(&shape, &parts, Input::U8(&x), Output::I32(&mut y)).unwrap();
+                assert_eq!(y, scattered(&shape, &x, 9, &weight, -3), "{height:?} {width:?}");
+            }
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! One generated test of one layer, as one line of text each way.
+//! One generated test of one layer or operator, as one line of text each way.
 //!
 //! ```
 //! use qexact_verify::case::Case;
@@ -25,19 +25,27 @@
 //! | `seed` | everything that the line does not say follows from it | `0` |
 //! | `isa` | instruction set | all |
 //!
+//! Other operators are shapes of a convolution behind their name: `transposed ic3oc5ih6kh3sh2` with the input and the kernel
+//! of that, `binary ic300oc7` a linear layer of binary codes over the pixels; `add`, `mul` (two input channels for each
+//! output channel, `ic64oc32g32ih5`), `max_pool`, `avg_pool`, `mean_pool`, `lookup`, `dequantize`, `concat`,
+//! `batch_norm` (one) and `quantize` (the four bytes of a real number) are depthwise. The rules of the last ten follow
+//! from the seed.
+//!
 //! What a check prints about a failed case parses as that case: a leading `FAIL` and everything from `kernel=`
 //! on are skipped.
 
 use crate::fill::Fill;
-use qexact_kernels::{Choice, IsaName, choose, choose_narrow};
+use qexact_kernels::{IsaName, choose, choose_narrow};
 use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
 use qexact_reference::{Axis, CodeType, Conv, Linear, NarrowType};
 use std::fmt;
 use std::str::FromStr;
 
-/// Everything that makes one test of one layer.
+/// Everything that makes one test of one layer or operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Case {
+    /// What is computed.
+    pub operator: Operator,
     /// Geometry, batch included.
     pub shape: Conv,
     /// The input's codes, of at least 2 bits.
@@ -56,6 +64,58 @@ pub struct Case {
     pub seed: u64,
     /// The instruction set to check, if not all.
     pub isa: Option<IsaName>,
+}
+
+/// What a case computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// A convolution or linear layer.
+    Layer,
+    /// R42.
+    Transposed,
+    /// R44.
+    Binary,
+    /// R25.
+    Add,
+    /// R26.
+    Mul,
+    /// R11.
+    MaxPool,
+    /// R12.
+    AvgPool,
+    /// R30.
+    MeanPool,
+    /// R27.
+    Lookup,
+    /// R22.
+    Quantize,
+    /// R23.
+    Dequantize,
+    /// R29.
+    Concat,
+    /// R10.
+    BatchNorm,
+}
+
+impl Operator {
+    /// Those of [`OPERATORS`], of which [`Layer`](Operator::Layer) is none.
+    pub(crate) fn others() -> impl Iterator<Item = Operator> {
+        OPERATORS.iter().map(|&(_, operator)| operator)
+    }
+
+    /// Whether it sums products that a rule then takes to outputs.
+    pub(crate) fn accumulates(self) -> bool {
+        matches!(self, Operator::Layer | Operator::Transposed | Operator::Binary)
+    }
+
+    /// Input bytes of an output, of those that do not accumulate.
+    pub(crate) fn operands(self) -> usize {
+        match self {
+            Operator::Add | Operator::Mul => 2,
+            Operator::Quantize => 4,
+            _ => 1,
+        }
+    }
 }
 
 /// Weight zero points.
@@ -193,6 +253,20 @@ type Result<T> = std::result::Result<T, CaseError>;
 /// Values and what they are called.
 type Names<T> = &'static [(&'static str, T)];
 
+const OPERATORS: Names<Operator> = &[
+    ("transposed", Operator::Transposed),
+    ("binary", Operator::Binary),
+    ("add", Operator::Add),
+    ("mul", Operator::Mul),
+    ("max_pool", Operator::MaxPool),
+    ("avg_pool", Operator::AvgPool),
+    ("mean_pool", Operator::MeanPool),
+    ("lookup", Operator::Lookup),
+    ("quantize", Operator::Quantize),
+    ("dequantize", Operator::Dequantize),
+    ("concat", Operator::Concat),
+    ("batch_norm", Operator::BatchNorm),
+];
 const CODES: Names<CodeType> = &[("u8", CodeType::U8), ("i8", CodeType::I8)];
 const WEIGHTS: Names<Option<NarrowType>> = &[
     ("i8", None),
@@ -260,17 +334,25 @@ fn unexpected(part: &'static str, got: &str, expected: impl Into<String>) -> Cas
 }
 
 impl Case {
-    /// The kernel that its plan gets.
-    pub(crate) fn kernel(&self, isa: IsaName) -> Choice {
-        self.weight.map_or_else(|| choose(isa, &self.shape), |weight| choose_narrow(isa, &self.shape, weight))
+    /// The kernel that its plan gets; the name of what has no plan of its own.
+    pub(crate) fn kernel(&self, isa: IsaName) -> String {
+        if self.operator != Operator::Layer {
+            return name(OPERATORS, self.operator).into();
+        }
+        let choice =
+            self.weight.map_or_else(|| choose(isa, &self.shape), |weight| choose_narrow(isa, &self.shape, weight));
+        choice.to_string()
     }
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match as_linear(&self.shape) {
-            Some(linear) => write!(f, "{linear}")?,
-            None => write!(f, "{}", self.shape)?,
+        match (self.operator, as_linear(&self.shape)) {
+            (Operator::Layer, Some(linear)) => write!(f, "{linear}")?,
+            (Operator::Layer, None) => write!(f, "{}", self.shape)?,
+            (operator, _) => {
+                write!(f, "{}{}", name(OPERATORS, operator), self.shape.to_string().trim_start_matches("conv"))?;
+            }
         }
         write!(f, " x={} zx={}", self.input, self.input_zero_point)?;
         self.weight.map_or(Ok(()), |weight| write!(f, " w={weight}"))?;
@@ -293,9 +375,12 @@ impl FromStr for Case {
         let mut words = text.split_whitespace().skip_while(|&word| word == "FAIL").take_while(|w| !is_result(w));
         let (operator, extents) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
         let shape = match operator {
-            "conv" => format!("conv {extents}").parse(),
             "linear" => format!("linear {extents}").parse::<Linear>().map(Conv::from),
-            _ => return Err(unexpected("operator", operator, "conv or linear")),
+            _ => format!("conv {extents}").parse(),
+        };
+        let operator = match operator {
+            "conv" | "linear" => Operator::Layer,
+            _ => one_of("operator", operator, OPERATORS).map_err(|_| unexpected_operator(operator))?,
         };
         let shape = shape.map_err(CaseError::Shape)?;
         let mut values = [None; KEYS.len()];
@@ -314,6 +399,7 @@ impl FromStr for Case {
         let input_zero_point = zx.map_or(Ok(middle), |zx| number("zx (input zero point)", zx, "an integer"))?;
         input.check("zx (input zero point)", input_zero_point)?;
         Ok(Case {
+            operator,
             shape,
             input,
             input_zero_point,
@@ -325,6 +411,16 @@ impl FromStr for Case {
             isa: isa.map(named).transpose()?,
         })
     }
+}
+
+fn unexpected_operator(got: &str) -> CaseError {
+    let names: Vec<_> = OPERATORS.iter().map(|(name, _)| *name).collect();
+    unexpected("operator", got, format!("one of conv, linear, {}", names.join(", ")))
+}
+
+/// Whether a word begins a case.
+fn is_operator(word: &str) -> bool {
+    matches!(word, "conv" | "linear") || OPERATORS.iter().any(|(name, _)| *name == word)
 }
 
 fn names_of_isas() -> String {
@@ -347,7 +443,7 @@ impl Case {
         for argument in arguments {
             for (at, word) in argument.as_ref().split_whitespace().enumerate() {
                 let after_fail = lines.last().is_some_and(|line| line == "FAIL");
-                let operator = matches!(word, "conv" | "linear") && !after_fail && (at == 0 || !in_result);
+                let operator = is_operator(word) && !after_fail && (at == 0 || !in_result);
                 if lines.is_empty() || word == "FAIL" || operator {
                     lines.push(word.into());
                     in_result = false;

@@ -213,5 +213,7 @@ pub fn exhaust(outcomes: &[Outcome]) -> String {
     let outputs: u64 = outcomes.iter().map(|o| o.outputs.saturating_mul(o.differences.len() as u64)).sum();
     let differences: u64 = outcomes.iter().flat_map(|o| &o.differences).map(|(_, count)| count).sum();
     let verdict = if differences == 0 { "PASS" } else { "FAIL" };
-    format!("{rows}\n{verdict}: {} outputs compared, {} differences\n", grouped(outputs), grouped(differences))
+    let seconds: f64 = outcomes.iter().map(|o| o.seconds).sum();
+    let [outputs, differences] = [outputs, differences].map(grouped);
+    format!("{rows}\n{verdict}: {outputs} outputs compared, {differences} differences, {seconds:.1} s\n")
 }

@@ -93,8 +93,11 @@ fn nonsense_is_refused_with_the_reason() {
         assert_eq!(error.to_string(), reason, "{rest}");
     }
     for (line, reason) in [
-        ("", "operator is ``, expected conv or linear"),
-        ("pool k3", "operator is `pool`, expected conv or linear"),
+        (
+            "pool ic3oc3",
+            "operator is `pool`, expected one of conv, linear, transposed, binary, add, mul, max_pool, avg_pool, \
+             mean_pool, lookup, quantize, dequantize, concat, batch_norm",
+        ),
         ("linear", "shape: `linear ` is not a linear shape such as `linear m4k768n10`"),
         ("conv ic3oc4ih1kh3", "shape: dilated kernel is 3, expected at most 1, the padded input"),
     ] {
@@ -180,6 +183,42 @@ fn a_wrong_output_is_caught_shrunk_and_replayed() {
 }
 
 #[test]
+fn operators_are_drawn_caught_shrunk_and_replayed() {
+    let options = Options { outputs: 400_000, seed: 2, ..Options::default() };
+    let (summary, _) = checked(&options, &|_, _, _, _| ());
+    assert!(summary.passed(), "{:?}", summary.failures);
+    let names = "transposed binary add mul max_pool avg_pool mean_pool lookup quantize dequantize concat batch_norm";
+    for name in names.split(' ') {
+        for isa in &summary.isas {
+            assert!(isa.kernels.get(name).is_some_and(|&cases| cases >= 10), "{name}: {:?}", isa.kernels);
+        }
+        let operands = match name {
+            "add" | "mul" => 10,
+            "quantize" => 20,
+            _ => 5,
+        };
+        let line = match name {
+            "transposed" => "transposed n2ic3oc5ih6kh3sh2 seed=6".into(),
+            "binary" => "binary n3ic70oc5 seed=6".into(),
+            _ => format!("{name} n2ic{operands}oc5g5ih6 seed=6"),
+        };
+        let case: Case = line.parse().unwrap();
+        // Wrong where there are 3 channels or more: in the last output, a bit.
+        let wrong = |case: &Case, _: Isa, output: &mut Guarded, _: &mut Guarded| {
+            if let Some(byte) = output.bytes_mut().last_mut().filter(|_| case.shape.out_channels >= 3) {
+                *byte ^= 1;
+            }
+        };
+        let run = |case| checked(&Options { cases: vec![case], isas: vec![Isa::best()], ..Options::default() }, &wrong);
+        let (_, failures) = run(case);
+        let line = failures[0].to_string();
+        assert!(line.starts_with(&format!("FAIL {name} ")) && line.contains("oc3"), "{line}");
+        let (_, again) = run(line.parse().unwrap());
+        assert_eq!(again, failures);
+    }
+}
+
+#[test]
 fn wrong_accumulators_are_named_first() {
     let wrong = |case: &Case, _: Isa, output: &mut Guarded, _: &mut Guarded| {
         if case.rule == RuleForm::Accumulator && case.shape.out_channels > 16 {
@@ -247,6 +286,17 @@ fn what_cannot_be_checked_is_an_error() {
         run(&options, |_, _| (), |_| ()).map(drop)
     };
     assert!(matches!(run("linear m1k1n99999999999"), Err(Error::TooLarge { .. })));
+    for line in [
+        "add ic5oc5g5ih6",
+        "lookup ic5oc5g5ih6kh3",
+        "lookup ic5oc5g5ih6kh3ph2",
+        "max_pool ic5oc5g5ih6kh3ph2",
+        "avg_pool ic5oc6ih6kh3",
+        "binary ic5oc6ih6kh3",
+        "transposed ic5oc6ih1kh3ph2",
+    ] {
+        assert!(matches!(run(line), Err(Error::Layer { .. })), "{line}");
+    }
     for name in IsaName::ALL.into_iter().filter(|&name| Isa::new(name).is_err()) {
         assert!(matches!(run(&format!("linear m1k1n1 isa={name}")), Err(Error::Isa { .. })));
     }

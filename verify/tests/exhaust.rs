@@ -86,3 +86,24 @@ fn sets_turn_every_switch() {
     // The one that no vector computes; it need not be among the first.
     assert!((0..1000).any(away_32));
 }
+
+/// The functions that vectorised loops call are compared as they are compiled for every CPU.
+#[test]
+fn scalar_functions_have_the_same_bits_however_they_are_compiled() {
+    // All magnitudes, ties of small ones; 1000 is no whole number of blocks.
+    let spread = (0..500).map(|i| i32::MIN.wrapping_add(8_589_934i32.wrapping_mul(i)));
+    let accumulators: Vec<i32> = spread.chain((0..500).map(|i| (i - 250) << (i % 12))).collect();
+    let addends: Vec<f32> = (0..1000).map(|i| (i % 256) as f32).collect();
+    for (name, set) in RuleName::ALL.into_iter().flat_map(|name| (0..SETS).map(move |set| (name, set))) {
+        let rule = parameters(name, set).unwrap();
+        let inputs = accumulators.iter().zip(&addends);
+        let want: Vec<u32> = inputs.map(|(&accumulator, &addend)| rule.apply(accumulator, 0, addend).bits()).collect();
+        for isa in Isa::available() {
+            let mut got = vec![0; want.len()];
+            exhaust::scalar(isa, &rule, &accumulators, &addends, &mut got);
+            let nan = |bits| rule.codes().is_none() && f32::from_bits(bits).is_nan();
+            let equal = |(&got, &want)| got == want || nan(got) && nan(want);
+            assert!(got.iter().zip(&want).all(equal), "{name} {set} {isa}");
+        }
+    }
+}

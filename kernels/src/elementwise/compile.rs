@@ -3,14 +3,15 @@
 use crate::{Isa, IsaName};
 
 impl Isa {
-    /// Runs `f`, compiled for this instruction set.
+    /// Runs `f`, compiled for this instruction set: the same bits, since neither Rust nor LLVM contracts or reorders
+    /// operations on real numbers.
     ///
     /// Two things decide whether that is any faster. All that `f` calls must be inlined into it (`#[inline(always)]`),
     /// since what is not stays compiled for every CPU. And `f` must own what it uses (`move`): a store through a
     /// captured reference might change another captured value, for all the compiler knows, and stops it from
     /// vectorising.
     #[inline(always)]
-    pub(super) fn compile<R>(self, f: impl FnOnce() -> R) -> R {
+    pub fn compile<R>(self, f: impl FnOnce() -> R) -> R {
         match self.name() {
             IsaName::Reference => f(),
             // SAFETY: the token vouches for AVX2 and FMA.

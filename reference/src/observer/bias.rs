@@ -72,6 +72,15 @@ mod tests {
         }
     }
 
+    /// 1464.5 and 934.5 steps, as quotients; a little more as products with the reciprocal.
+    #[test]
+    fn one_form_multiplies_and_the_other_divides() {
+        let code = |b, x, w, form| quantize_bias(&[b], x, WeightScale::PerTensor(w), form).unwrap()[0];
+        let codes = |form| [code(640.4976, 0.457, 0.957, form), code(26.100586, 0.133, 0.21, form)];
+        assert_eq!(codes(BiasForm::Reciprocal), [1465, 934]);
+        assert_eq!(codes(BiasForm::Quotient), [1464, 935]);
+    }
+
     #[test]
     fn the_two_forms_differ() {
         let scale = |form| quantize_bias(&[12.3], 0.3, WeightScale::PerTensor(1e-7), form).unwrap();

@@ -86,6 +86,15 @@ mod tests {
     }
 
     #[test]
+    fn products_associate_as_they_say() {
+        let p = Parameters { weight: &[6.5], bias: &[0.7], running_mean: &[1.1], running_var: &[0.3], eps: 1.0 };
+        let convolution = into_convolution(&[2.3], Some(&[5.0]), &p).unwrap();
+        let linear = into_linear(&[2.3], Some(&[5.0]), &p).unwrap();
+        assert_eq!((convolution.weight[0], linear.weight[0]), (13.112016, 13.112016));
+        assert_eq!((convolution.bias[0], linear.bias[0]), (22.933422, 22.93342));
+    }
+
+    #[test]
     fn parameters_without_meaning_are_refused() {
         let p = Parameters { weight: &[1.0], bias: &[0.0], running_mean: &[0.0], running_var: &[-1.0], eps: 1e-5 };
         assert!(matches!(into_linear(&[1.0], None, &p), Err(Error::Number { .. })));

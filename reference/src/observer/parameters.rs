@@ -127,6 +127,17 @@ mod tests {
     }
 
     #[test]
+    fn zero_points_beside_ties() {
+        let i8s = CodeRange::all(CodeType::I8);
+        let narrow = CodeRange::new(CodeType::I8, -127, 127).unwrap();
+        assert_eq!(numbers(affine(range(-0.5, 254.5), i8s, EPS)), (1.0, -128), "to even, not away");
+        assert_eq!(numbers(affine(range(-0.5, 253.5), narrow, EPS)), (1.0, -127), "an odd bound turns no tie");
+        // Amplified by an f32, the ends tell of different zero points.
+        assert_eq!(numbers(choose(range(-0.00040589194, 0.00020836589), i8s)), (SMALLEST, 40), "the lower end's");
+        assert_eq!(numbers(choose(range(-6.2859035e-5, 0.00064954336), i8s)), (SMALLEST, -105), "the upper end's");
+    }
+
+    #[test]
     fn parameters_without_meaning_are_refused() {
         let u8s = CodeRange::all(CodeType::U8);
         let widest = range(-f32::MAX, f32::MAX);

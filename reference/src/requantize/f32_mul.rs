@@ -1,7 +1,7 @@
 //! Rules R6 and R8: one f32 product, the zero point added to the rounded code.
 
 use super::Codes;
-use crate::float::{self, cvt, fma, round_ties_even};
+use crate::float::{self, cvt, fma};
 use crate::operand::{expect_one_or, per_channel};
 use crate::{CodeType, Error};
 use alloc::vec::Vec;
@@ -121,7 +121,7 @@ impl F32Mul {
     }
 
     /// The real-valued code, before it is rounded: `v · multiplier`.
-    #[inline]
+    #[inline(always)]
     pub fn scaled(&self, accumulator: i32, channel: usize) -> f32 {
         let v = match &self.bias {
             Bias::None => accumulator as f32,
@@ -135,7 +135,7 @@ impl F32Mul {
     }
 
     /// The code of an accumulator of an output channel.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, accumulator: i32, channel: usize) -> i32 {
         let v = self.scaled(accumulator, channel);
         let ([lo, hi], zero_point) = (self.codes.range(), self.codes.zero_point());
@@ -144,7 +144,7 @@ impl F32Mul {
             Overflow::Convert => cvt(v).saturating_add(zero_point).clamp(lo, hi),
             Overflow::ClampFirst => {
                 let v = float::clamp(v, (lo - zero_point) as f32, (hi - zero_point) as f32);
-                round_ties_even(v) as i32 + zero_point
+                cvt(v) + zero_point
             }
         }
     }
@@ -206,7 +206,7 @@ mod tests {
         let mut apart = 0;
         for acc in 1..2000 {
             let m = 20.5 / acc as f32;
-            let want = round_ties_even(acc as f32 * m) as i32 + 10;
+            let want = float::round_ties_even(acc as f32 * m) as i32 + 10;
             assert_eq!(rule(m, Bias::None).apply(acc, 0), want);
             apart += u32::from(want != float::round_ties_even_f64(f64::from(acc) * f64::from(m)) as i32 + 10);
         }

@@ -25,7 +25,7 @@ impl F32Out {
     }
 
     /// The real number of an accumulator of an output channel.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, accumulator: i32, channel: usize) -> f32 {
         let (v, scale) = (accumulator as f32, per_channel(&self.scale, channel));
         let y = match (self.bias.is_empty(), self.fused) {

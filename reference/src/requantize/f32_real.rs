@@ -1,7 +1,7 @@
 //! Rule R16: the real number first, then its code.
 
 use super::{Codes, Stored, expect_none_or};
-use crate::float::{self, fma, round_ties_even};
+use crate::float::{self, cvt, fma};
 use crate::operand::{expect_one_or, per_channel};
 use crate::{CodeType, Error};
 use alloc::vec::Vec;
@@ -76,7 +76,7 @@ impl F32Real {
     }
 
     /// The real number of an accumulator of an output channel. `addend` is read if there is a [`Sum`].
-    #[inline]
+    #[inline(always)]
     pub fn real(&self, accumulator: i32, channel: usize, addend: f32) -> f32 {
         let mut v = accumulator as f32 * per_channel(&self.scale, channel);
         if !self.bias.is_empty() {
@@ -95,7 +95,7 @@ impl F32Real {
 
     /// The real-valued code, zero point included, before it is clamped and rounded; `None` where real numbers are
     /// stored.
-    #[inline]
+    #[inline(always)]
     pub fn scaled(&self, accumulator: i32, channel: usize, addend: f32) -> Option<f32> {
         let RealOutput::Codes { multiplier, codes } = self.output else { return None };
         let scaled = self.real(accumulator, channel, addend) * multiplier;
@@ -103,12 +103,12 @@ impl F32Real {
     }
 
     /// What is stored for an accumulator of an output channel.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, accumulator: i32, channel: usize, addend: f32) -> Stored {
         match (self.output, self.scaled(accumulator, channel, addend)) {
             (RealOutput::Codes { codes, .. }, Some(scaled)) => {
                 let [lo, hi] = codes.range();
-                Stored::Code(round_ties_even(float::clamp(scaled, lo as f32, hi as f32)) as i32)
+                Stored::Code(cvt(float::clamp(scaled, lo as f32, hi as f32)))
             }
             _ => Stored::Real(self.real(accumulator, channel, addend)),
         }
@@ -145,7 +145,7 @@ mod tests {
     fn the_code_is_a_product_with_the_reciprocal_and_not_a_quotient() {
         // 7 · 20.5 / 41 is the tie 3.5, which goes to 4; the product with f32(1/41) falls short of it.
         assert_eq!(code(&rule(20.5, 1.0 / 41.0, 0), 7), 3);
-        assert_eq!(round_ties_even(7.0 * 20.5 / 41.0), 4.0);
+        assert_eq!(float::round_ties_even(7.0 * 20.5 / 41.0), 4.0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::{Codes, Rounding, biased, expect_none_or};
 use crate::Error;
+use crate::float::saturate;
 use crate::operand::{expect_one_or, per_channel};
 use alloc::vec::Vec;
 
@@ -44,7 +45,7 @@ impl F64 {
     }
 
     /// The real-valued code before it is clamped and rounded, with the zero point if that is added before rounding.
-    #[inline]
+    #[inline(always)]
     pub fn scaled(&self, accumulator: i32, channel: usize) -> f64 {
         let r = f64::from(biased(accumulator, &self.bias, channel)) * per_channel(&self.multiplier, channel);
         match self.zero_point {
@@ -54,7 +55,7 @@ impl F64 {
     }
 
     /// The code of an accumulator of an output channel.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, accumulator: i32, channel: usize) -> i32 {
         let [lo, hi] = self.codes.range();
         let later = match self.zero_point {
@@ -62,11 +63,12 @@ impl F64 {
             ZeroPoint::AfterRounding => self.codes.zero_point(),
         };
         let r = clamp(self.scaled(accumulator, channel), f64::from(lo - later), f64::from(hi - later));
-        self.rounding.round(r) as i32 + later
+        saturate(self.rounding.round(r)) + later
     }
 }
 
 /// A NaN fails the first comparison.
+#[inline(always)]
 fn clamp(v: f64, lo: f64, hi: f64) -> f64 {
     let v = if v > lo { v } else { lo };
     if v < hi { v } else { hi }

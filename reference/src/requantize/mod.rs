@@ -1,4 +1,7 @@
 //! Requantization: from an accumulator to what a layer stores (rules R6, R8, R9, R16 to R20).
+//!
+//! The functions of one accumulator are inlined always, so that a loop over them is compiled, and vectorised, for the
+//! instructions of the function that it is in.
 
 mod f32_mul;
 mod f32_out;
@@ -120,7 +123,7 @@ pub enum Stored {
 
 impl Stored {
     /// Its bits: a code's as an i32, whose low byte is the code as a `u8` or an `i8`.
-    #[inline]
+    #[inline(always)]
     pub fn bits(self) -> u32 {
         match self {
             Stored::Code(v) | Stored::Accumulator(v) => v as u32,
@@ -186,7 +189,7 @@ impl Codes {
     }
 
     /// The code of a number of steps from the zero point: `clamp(steps + zero_point, lo, hi)`, the sum exact.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn code(self, steps: i64) -> i32 {
         // The sum cannot be larger than its type: steps have at most 63 bits.
         (steps + i64::from(self.zero_point)).clamp(self.lo.into(), self.hi.into()) as i32
@@ -199,7 +202,7 @@ pub(crate) fn expect_none_or(what: &'static str, got: usize, channels: usize) ->
 }
 
 /// The accumulator and its int32 bias, if there is one; the sum wraps.
-#[inline]
+#[inline(always)]
 pub(crate) fn biased(accumulator: i32, bias: &[i32], channel: usize) -> i32 {
     if bias.is_empty() { accumulator } else { accumulator.wrapping_add(crate::operand::per_channel(bias, channel)) }
 }

@@ -33,7 +33,7 @@ impl Pow2 {
     }
 
     /// `wrap(acc + bias)`, shifted left where the shift is negative, and how far it is shifted right.
-    #[inline]
+    #[inline(always)]
     fn shifted(&self, accumulator: i32, channel: usize) -> (i64, u32) {
         let shift = per_channel(&self.shift, channel);
         // 31 bits to the left of 32 fit.
@@ -49,7 +49,7 @@ impl Pow2 {
     }
 
     /// The code of an accumulator of an output channel.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, accumulator: i32, channel: usize) -> i32 {
         let (v, shift) = self.shifted(accumulator, channel);
         self.codes.code(self.rounding.shift_right(v, shift))

@@ -37,7 +37,7 @@ impl Q31Double {
     }
 
     /// `h`, and how far it is shifted right.
-    #[inline]
+    #[inline(always)]
     fn high(&self, accumulator: i32, channel: usize) -> (i64, u32) {
         per_channel(&self.multiplier, channel).high(biased(accumulator, &self.bias, channel))
     }
@@ -50,7 +50,7 @@ impl Q31Double {
     }
 
     /// The code of an accumulator of an output channel.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, accumulator: i32, channel: usize) -> i32 {
         let (h, shift) = self.high(accumulator, channel);
         self.codes.code(self.last.shift_right(h, shift))
@@ -78,7 +78,7 @@ impl Q31Single {
     }
 
     /// The code of an accumulator of an output channel.
-    #[inline]
+    #[inline(always)]
     pub fn apply(&self, accumulator: i32, channel: usize) -> i32 {
         let FixedPoint { mantissa, exponent } = per_channel(&self.multiplier, channel);
         let product = i64::from(biased(accumulator, &self.bias, channel)) * i64::from(mantissa);

@@ -1,10 +1,10 @@
 //! Whether a kernel agrees with the reference.
 
-use super::material::{Material, real_bits};
-use super::{Failure, Fault, Tamper};
-use crate::case::{Case, RuleForm};
+use super::material::{Material, Runner, real_bits};
+use super::{Failure, Fault, Tamper, extents};
+use crate::case::{Case, Operator, RuleForm};
 use crate::guard::{GuardError, Guarded, Place};
-use qexact_kernels::{Isa, Plan};
+use qexact_kernels::Isa;
 use qexact_reference::{Output, Region, Rule};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,12 +19,13 @@ pub(super) fn examine(material: &Material, isa: Isa, tamper: &Tamper<'_>) -> Res
         (RuleForm::Accumulator, &Rule::Accumulator, &accumulators),
         (material.case.rule, &material.rule, &material.want),
     ];
-    let first = usize::from(material.case.rule == RuleForm::Accumulator);
+    let operator = material.case.operator;
+    let first = usize::from(material.case.rule == RuleForm::Accumulator || !operator.accumulates());
     for &(form, rule, want) in &stages[first..] {
         let case = Case { rule: form, isa: Some(isa.name()), ..material.case };
-        let element = Element::of(rule);
-        let compared = catch_unwind(AssertUnwindSafe(|| match material.plan(isa, rule) {
-            Ok(plan) => Examination { material, case, isa, plan, element, want, tamper }.compare(),
+        let element = if operator.accumulates() { Element::of(rule) } else { Element::of_operator(&material.case) };
+        let compared = catch_unwind(AssertUnwindSafe(|| match material.runner(isa, rule) {
+            Ok(runner) => Examination { material, case, isa, runner, element, want, tamper }.compare(),
             Err(error) => Ok(Some(Fault::Refused(error.to_string()))),
         }));
         if let Some(fault) = compared.unwrap_or_else(|panic| Ok(Some(Fault::Panicked(message(&*panic)))))? {
@@ -39,12 +40,12 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "something".into())
 }
 
-/// A plan and what it should compute.
+/// What runs and what it should compute.
 struct Examination<'m> {
     material: &'m Material,
     case: Case,
     isa: Isa,
-    plan: Plan,
+    runner: Runner,
     element: Element,
     want: &'m [u32],
     tamper: &'m Tamper<'m>,
@@ -72,9 +73,9 @@ impl Examination<'_> {
     /// One call of the kernel.
     fn call(&self, region: &Region, part: Option<&Region>, place: Place) -> Result<Option<Fault>, GuardError> {
         let mut output = Guarded::new(region.len() * self.element.size(), place)?;
-        let mut scratch = Guarded::new(self.plan.scratch_len(), place.opposite())?;
+        let mut scratch = Guarded::new(self.runner.scratch_len(), place.opposite())?;
         let view = self.element.output(output.bytes_mut());
-        if let Err(error) = self.plan.run(region, self.material.input(place), view, scratch.bytes_mut()) {
+        if let Err(error) = self.runner.run(region, self.material.input(place), view, scratch.bytes_mut()) {
             return Ok(Some(Fault::Refused(error.to_string())));
         }
         (self.tamper)(&self.case, self.isa, &mut output, &mut scratch);
@@ -90,14 +91,14 @@ impl Examination<'_> {
         let got = self.element.bits(got);
         let mut wrong = indices.zip(got).filter(|&(at, got)| self.want[at] != got);
         let (at, got) = wrong.next()?;
-        let [depth, height, width] = self.case.shape.output_extents().unwrap_or([1; 3]);
+        let [depth, height, width] = extents(&self.case);
         let (row, channel) = (at / channels, at % channels);
         let (line, x) = (row / width, row % width);
         let (plane, y) = (line / height, line % height);
         Some(Fault::Differs {
             part: part.cloned(),
             at: [plane / depth, plane % depth, y, x, channel],
-            accumulator: self.material.accumulators[at],
+            accumulator: self.material.accumulators.get(at).copied().unwrap_or(0),
             want: self.element.show(self.want[at]),
             got: self.element.show(got),
             count: 1 + wrong.count() as u64,
@@ -121,6 +122,15 @@ impl Element {
             "i8" => Element::I8,
             "f32" => Element::F32,
             _ => Element::I32,
+        }
+    }
+
+    /// Codes of the input's type, except where real numbers come out.
+    fn of_operator(case: &Case) -> Element {
+        match (case.operator, case.input.is_signed()) {
+            (Operator::Dequantize, _) => Element::F32,
+            (_, true) => Element::I8,
+            (_, false) => Element::U8,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Cases to check when nobody names any.
 
-use crate::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, Kind, OtherForm, RuleForm, ZeroPoints};
+use crate::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, Kind, Operator, OtherForm, RuleForm, ZeroPoints};
 use crate::fill::{Fill, Random};
 use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
 use qexact_reference::{Axis, CodeType, Conv, NarrowType};
@@ -132,7 +132,70 @@ pub(super) fn always(r: &mut Random) -> Vec<Case> {
             });
         }
     }
+    // Each operator, with both types of codes and all data.
+    for (i, operator) in Operator::others().enumerate() {
+        cases.extend(FILLS.into_iter().map(|fill| Case { fill, ..operation(r, operator, CODES[i % 2]) }));
+        cases.extend(FILLS.into_iter().map(|fill| Case { fill, ..operation(r, operator, CODES[1 - i % 2]) }));
+    }
     cases
+}
+
+/// A random case of an operator that is not a layer.
+fn operation(r: &mut Random, operator: Operator, input: CodeType) -> Case {
+    let groups = extent(r, 130);
+    let mut shape =
+        Conv { batch: 1 + r.below(3), in_channels: groups, out_channels: groups, groups, axes: [Axis::UNIT; 3] };
+    match operator {
+        Operator::Transposed => shape = transposed_shape(r),
+        Operator::Binary => {
+            (shape.batch, shape.groups) = (extent(r, 60), 1);
+            shape.in_channels = extent(r, 1100);
+        }
+        Operator::MaxPool | Operator::AvgPool | Operator::MeanPool => {
+            let dilated = operator == Operator::MaxPool;
+            shape.axes[r.below(3)..].fill_with(|| pool_axis(r, dilated));
+        }
+        _ => {
+            shape.in_channels *= operator.operands();
+            shape.axes[1..].fill_with(|| Axis { input: 1 + r.below(7), ..Axis::UNIT });
+        }
+    }
+    let rule = if operator.accumulates() { rule(r) } else { RuleForm::Accumulator };
+    Case {
+        operator,
+        shape,
+        input,
+        input_zero_point: zero_point(r, input),
+        weight: None,
+        weight_zero_points: if operator == Operator::Transposed { r.choose(&ZERO_POINTS) } else { ZeroPoints::Zero },
+        rule,
+        fill: r.choose(&FILLS),
+        seed: r.bits() % 1_000_000,
+        isa: None,
+    }
+}
+
+/// One whose phases are of bounded cost.
+fn transposed_shape(r: &mut Random) -> Conv {
+    loop {
+        let groups = if r.once_in(3) { 1 + r.below(4) } else { 1 };
+        let [in_channels, out_channels] = [(); 2].map(|()| groups * extent(r, 24));
+        let mut shape = Conv { batch: 1 + r.below(2), in_channels, out_channels, groups, axes: [Axis::UNIT; 3] };
+        shape.axes[1 + r.below(2)..].fill_with(|| axis(r, 5));
+        let case = Case { operator: Operator::Transposed, shape, ..parse("linear m1k1n1") };
+        let fits = super::operators::transposed(&case).phases().is_ok() && super::outputs(&case) <= OUTPUTS as u64;
+        if shape.validate().is_ok() && fits {
+            return shape;
+        }
+    }
+}
+
+/// An axis of windows, whose padding is at most half of one.
+fn pool_axis(r: &mut Random, dilated: bool) -> Axis {
+    let Axis { input, kernel, stride, dilation, .. } = axis(r, 6);
+    let dilation = if dilated { dilation } else { 1 };
+    let padding = [r.below(kernel / 2 + 1); 2];
+    Axis { input: input + (kernel - 1) * dilation, kernel, stride, dilation, padding }
 }
 
 fn parse(line: &str) -> Case {
@@ -147,10 +210,16 @@ impl Case {
     /// A random case.
     pub fn random(r: &mut Random) -> Case {
         let mut input = r.choose(&CODES);
+        if r.once_in(5) {
+            let others: Vec<Operator> = Operator::others().collect();
+            let operator = r.choose(&others);
+            return operation(r, operator, input);
+        }
         if r.once_in(4) {
             input = CodeType::new(r.between(2, 7) as u8, input.is_signed()).unwrap_or(input);
         }
         Case {
+            operator: Operator::Layer,
             shape: shape(r),
             input,
             input_zero_point: zero_point(r, input),

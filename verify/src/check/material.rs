@@ -1,13 +1,13 @@
 //! What the reference says about a case.
 
-use super::{Error, outputs};
-use crate::case::Case;
+use super::{Error, extents, operators, outputs};
+use crate::case::{Case, Operator};
 use crate::fill::{self, Random, Stream};
 use crate::guard::{Guarded, Place};
-use qexact_kernels::{Isa, Plan};
+use qexact_kernels::{BinaryLinear, Isa, Plan, TransposedPlan};
 use qexact_reference::layer::LayerParts;
 use qexact_reference::requantize::Stored;
-use qexact_reference::{Input, Layer, Output, PackedCodes, Region, Rule};
+use qexact_reference::{Input, Layer, NarrowType, Output, PackedCodes, Region, Rule, narrow, transposed};
 use std::collections::HashMap;
 use std::ops::Range;
 
@@ -50,7 +50,10 @@ impl Material {
         }
         let weight_zero_points = fill::weight_zero_points(case);
         let weight = fill::weight(case, &weight_zero_points);
-        let input = fill::input(case);
+        let input = match case.operator {
+            Operator::Quantize => operators::reals(case, shape.batch * shape.image_len()),
+            _ => fill::input(case),
+        };
         let mut material = Material {
             case: *case,
             weight,
@@ -67,10 +70,30 @@ impl Material {
     }
 
     fn compute(&mut self) -> Result<(), qexact_reference::Error> {
-        let layer = Layer::new(self.parts(self.case.input_zero_point, &Rule::Accumulator))?;
-        let all = layer.region(self.case.shape.batch)?;
+        let [depth, height, width] = extents(&self.case);
+        let rows = self.case.shape.batch * depth * height * width;
+        let all = Region { rows: 0..rows, channels: 0..self.case.shape.out_channels };
+        if !self.case.operator.accumulates() {
+            self.want = operators::want(&self.case, self.inputs[0].bytes())?;
+            self.all = all;
+            return Ok(());
+        }
         let mut accumulators = vec![0; all.len()];
-        layer.run(&all, self.input(Place::Start), Output::I32(&mut accumulators))?;
+        let (input, layer) = (self.input(Place::Start), self.parts(self.case.input_zero_point, &Rule::Accumulator));
+        match self.case.operator {
+            Operator::Transposed => {
+                let output = Output::I32(&mut accumulators);
+                transposed::run(&operators::transposed(&self.case), &layer, input, output)?;
+            }
+            Operator::Binary => {
+                let (x, w) = (self.binary_input()?, self.binary_weight()?);
+                let pairs = (0..x.rows()).flat_map(|row| (0..w.rows()).map(move |channel| (row, channel)));
+                for (accumulator, (row, channel)) in accumulators.iter_mut().zip(pairs) {
+                    *accumulator = narrow::binary_dot(x.row(row), w.row(channel), x.row_len());
+                }
+            }
+            _ => Layer::new(layer)?.run(&all, input, Output::I32(&mut accumulators))?,
+        }
         self.rule = fill::rule(&self.case, &accumulators)?;
         let with_channels = accumulators.iter().zip(all.channels.clone().cycle());
         let bits = |stored| match stored {
@@ -79,7 +102,9 @@ impl Material {
         };
         self.want = with_channels.map(|(&acc, c)| bits(self.rule.apply(acc, c, 0.0))).collect();
         self.accumulators = accumulators;
-        self.parts = parts(&mut Random::of(&self.case, Stream::Regions), &all);
+        if self.case.operator == Operator::Layer {
+            self.parts = parts(&mut Random::of(&self.case, Stream::Regions), &all);
+        }
         self.all = all;
         Ok(())
     }
@@ -95,8 +120,39 @@ impl Material {
         }
     }
 
+    /// What computes the case on an instruction set.
+    pub(super) fn runner(&self, isa: Isa, rule: &Rule) -> Result<Runner, qexact_reference::Error> {
+        let parts = self.parts(self.case.input_zero_point, rule);
+        Ok(match self.case.operator {
+            Operator::Layer => Runner::Plan(self.plan(isa, rule)?),
+            Operator::Transposed => {
+                Runner::Transposed(TransposedPlan::new(&operators::transposed(&self.case), &parts, isa)?)
+            }
+            Operator::Binary => {
+                Runner::Binary(BinaryLinear::new(&self.binary_weight()?, rule, isa)?, self.binary_input()?)
+            }
+            _ => Runner::Operator(self.case, isa),
+        })
+    }
+
+    /// Rows of −1 and 1: the lowest bits of the input.
+    fn binary_input(&self) -> Result<PackedCodes, qexact_reference::Error> {
+        let codes: Vec<i8> = self.inputs[0].bytes().iter().map(|x| if x & 1 == 1 { 1 } else { -1 }).collect();
+        PackedCodes::pack(NarrowType::Binary, self.case.shape.in_channels, &codes)
+    }
+
+    fn binary_weight(&self) -> Result<PackedCodes, qexact_reference::Error> {
+        let shape = &self.case.shape;
+        if shape.groups != 1 || shape.axes.iter().any(|axis| axis.kernel * axis.stride != 1 || axis.padding != [0; 2]) {
+            let expected = "groups, kernels and strides of 1, and no padding".into();
+            return Err(qexact_reference::Error::Extent { what: "binary layer's groups", got: shape.groups, expected });
+        }
+        let codes: Vec<i8> = self.weight.iter().map(|w| if w & 1 == 1 { 1 } else { -1 }).collect();
+        PackedCodes::pack(NarrowType::Binary, shape.in_channels, &codes)
+    }
+
     /// A plan for a rule. Every other seed takes the way of parameters that arrive after packing.
-    pub(super) fn plan(&self, isa: Isa, rule: &Rule) -> Result<Plan, qexact_reference::Error> {
+    fn plan(&self, isa: Isa, rule: &Rule) -> Result<Plan, qexact_reference::Error> {
         let zero_point = self.case.input_zero_point;
         if self.case.seed.is_multiple_of(2) {
             return self.plan_of(&self.parts(zero_point, rule), isa);
@@ -130,6 +186,54 @@ impl Material {
         }
         let most = counts.into_values().max().unwrap_or(0);
         self.want.len() >= FEW_OUTPUTS && most * 100 > self.want.len() * 99
+    }
+}
+
+/// What computes a case.
+pub(super) enum Runner {
+    Plan(Plan),
+    Transposed(TransposedPlan),
+    Binary(BinaryLinear, PackedCodes),
+    Operator(Case, Isa),
+}
+
+impl Runner {
+    /// Bytes of scratch memory.
+    pub(super) fn scratch_len(&self) -> usize {
+        match self {
+            Runner::Plan(plan) => plan.scratch_len(),
+            Runner::Transposed(plan) => plan.scratch_len(),
+            Runner::Binary(layer, _) => 4 * layer.scratch_len(),
+            Runner::Operator(..) => 0,
+        }
+    }
+
+    /// Computes a region, which is all of the output but for a plan.
+    pub(super) fn run(
+        &self,
+        region: &Region,
+        input: Input<'_>,
+        output: Output<'_>,
+        scratch: &mut [u8],
+    ) -> Result<(), qexact_reference::Error> {
+        match self {
+            Runner::Plan(plan) => plan.run(region, input, output, scratch),
+            Runner::Transposed(plan) => plan.run(input, output, scratch),
+            Runner::Binary(layer, x) => layer.run(0..x.rows(), x, output, bytemuck::cast_slice_mut(scratch)),
+            Runner::Operator(case, isa) => {
+                let x = match input {
+                    Input::U8(x) => x,
+                    Input::I8(x) => bytemuck::cast_slice(x),
+                };
+                let y = match output {
+                    Output::U8(y) => y,
+                    Output::I8(y) => bytemuck::cast_slice_mut(y),
+                    Output::I32(y) => bytemuck::cast_slice_mut(y),
+                    Output::F32(y) => bytemuck::cast_slice_mut(y),
+                };
+                operators::run(case, Some(*isa), x, y)
+            }
+        }
     }
 }
 

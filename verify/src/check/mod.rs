@@ -3,17 +3,18 @@
 //! Every output of every case is compared bit for bit, on every instruction set; any two NaNs count as equal,
 //! because the bits of a NaN that an operation makes are not defined. Each case is computed as a whole, in
 //! buffers that begin and that end at protected pages, and again as a random region in several parts, the way
-//! threads would share it.
+//! threads would share it. Operators that are not layers are computed as a whole.
 
 mod examine;
 mod generate;
 mod material;
+mod operators;
 mod report;
 mod shrink;
 
 pub use report::{Failure, Fault, IsaSummary, Summary};
 
-use crate::case::Case;
+use crate::case::{Case, Operator};
 use crate::fill::Random;
 use crate::guard::{GuardError, Guarded};
 use examine::examine;
@@ -132,7 +133,21 @@ pub fn run_tampered(
 }
 
 fn outputs(case: &Case) -> u64 {
-    (case.shape.batch * case.shape.pixels() * case.shape.out_channels) as u64
+    let pixels: usize = extents(case).iter().product();
+    (case.shape.batch * pixels * case.shape.out_channels) as u64
+}
+
+/// Extents of the output: depth, height, width.
+fn extents(case: &Case) -> [usize; 3] {
+    match case.operator {
+        Operator::Transposed => {
+            let shape = operators::transposed(case);
+            shape.output_len().and_then(|_| shape.output_extents())
+        }
+        _ => case.shape.output_extents(),
+    }
+    // Of a shape that the reference refuses.
+    .unwrap_or([0; 3])
 }
 
 fn named(case: &Case, name: IsaName) -> Result<Isa, Error> {

@@ -147,7 +147,7 @@ impl IsaSummary {
         self.cases += 1;
         self.outputs += outputs(case);
         self.weak += u64::from(material.is_weak());
-        *self.kernels.entry(case.kernel(isa.name()).to_string()).or_default() += 1;
+        *self.kernels.entry(case.kernel(isa.name())).or_default() += 1;
         self.failures += u64::from(failure.is_some());
         if let Some(Failure { fault: Fault::Differs { count, .. }, .. }) = failure {
             self.differences += count;

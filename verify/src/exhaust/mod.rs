@@ -2,19 +2,22 @@
 //!
 //! What a set of parameters proves: for each of the 2³² accumulators, the scalar rule was computed and each
 //! instruction set's output has the same bits (any two NaNs count as equal, see [`check`](crate::check)). Nothing is
-//! skipped or inferred. The kernels' fused rules run through the code that is in the kernels. What it does not prove:
-//! that every *lane* of a register gets every accumulator. Each gets it in one lane; sets differ in their number of
-//! channels and therefore in which, and the lanes of a register perform one instruction.
+//! skipped or inferred. The kernels' fused rules run through the code that is in the kernels; the scalar functions of the
+//! reference are compiled for the fastest instruction set of the CPU, once for all that are compared. What it does not
+//! prove: that every *lane* of a register gets every accumulator. Each gets it in one lane; sets differ in their number
+//! of channels and therefore in which, and the lanes of a register perform one instruction.
 //!
 //! Parameters follow from the rule and the number of the set alone.
 
+mod parameters;
+mod scalar;
+
+pub use parameters::parameters;
+pub use scalar::scalar;
+
 use crate::fill::Random;
 use qexact_kernels::{Isa, Requantizer};
-use qexact_reference::requantize::{
-    Bias, Codes, F32Mul, F32Out, F32Real, F64, FixedPoint, Overflow, Pow2, Q31Double, Q31Single, RealOutput, Rounding,
-    Sum, ZeroPoint,
-};
-use qexact_reference::{Addend, CodeType, Error, Output, Rule};
+use qexact_reference::{Addend, Error, Output, Rule};
 use serde::Serialize;
 use std::fmt;
 use std::str::FromStr;
@@ -85,146 +88,6 @@ impl FromStr for RuleName {
             let names = RuleName::ALL.map(RuleName::as_str).join(", ");
             format!("unknown rule `{text}`, expected one of {names}")
         })
-    }
-}
-
-/// The parameters of a set, one for all channels.
-///
-/// Successive sets turn output type, rounding, clamp and bias, so that 108 of them hold every combination of a rule's
-/// switches; magnitudes cycle through the ordinary (outputs spread over the codes around 0, most with few bits, so that
-/// there are ties), multipliers of 1 and more, those that leave nothing of most accumulators, subnormal ones and, where
-/// a rule allows them, negative, infinite and NaN.
-///
-/// # Errors
-/// None: every set is a valid rule.
-pub fn parameters(name: RuleName, set: u64) -> Result<Rule, Error> {
-    let mut r = Random::new(set.wrapping_mul(RuleName::ALL.len() as u64) + name as u64);
-    let n = set as usize;
-    // A digit turns every `below` sets.
-    let digit = |below: usize, count: usize| n / below % count;
-    let code_type = [CodeType::U8, CodeType::I8][digit(1, 2)];
-    let rounding = [Rounding::Away, Rounding::Up, Rounding::Even][digit(2, 3)];
-    let code = |r: &mut Random| match r.below(3) {
-        0 => r.choose(&[code_type.lo(), code_type.hi()]),
-        _ => r.between(code_type.lo(), code_type.hi()),
-    };
-    let codes = Codes::new(code(&mut r), code_type)?;
-    let codes = match digit(6, 3) {
-        0 => codes,
-        1 => codes.relu(),
-        _ => {
-            let (a, b) = (code(&mut r), code(&mut r));
-            codes.clamped(a.min(b), a.max(b))?
-        }
-    };
-    let form = digit(18, 4);
-    let mut numbers = Numbers { r, kind: (n + n / 7) % 8 };
-    let integers = |numbers: &mut Numbers| vec![numbers.integer()];
-    let maybe = |numbers: &mut Numbers| if form % 2 == 0 { vec![] } else { vec![numbers.integer()] };
-    Ok(match name {
-        RuleName::F32Mul | RuleName::F32MulClampFirst => {
-            let multiplier = numbers.real();
-            let bias = match form {
-                0 => Bias::None,
-                1 => Bias::I32(integers(&mut numbers)),
-                2 => Bias::Addend(vec![numbers.bias()]),
-                _ => {
-                    let reciprocal = numbers.r.real(1.0, 2000.0) as f32;
-                    Bias::Fused { bias: vec![numbers.bias() / reciprocal], reciprocal: vec![reciprocal] }
-                }
-            };
-            let overflow = if name == RuleName::F32Mul { Overflow::Convert } else { Overflow::ClampFirst };
-            let [lo, hi] = codes.range();
-            let rule = F32Mul::new(vec![multiplier], bias, codes.zero_point(), code_type)?;
-            Rule::F32Mul(rule.clamped(lo, hi)?.overflow(overflow))
-        }
-        RuleName::F32Out => {
-            let bias = if form % 2 == 0 { vec![] } else { vec![numbers.bias()] };
-            Rule::F32Out(F32Out { scale: vec![numbers.real()], bias, fused: digit(2, 2) == 0, relu: digit(4, 2) == 0 })
-        }
-        RuleName::F32Real => {
-            let (scale, step) = (numbers.real(), numbers.r.real(0.25, 4.0) as f32);
-            let addend = [CodeType::U8, CodeType::I8][digit(5, 2)];
-            let zero_point = numbers.r.between(addend.lo(), addend.hi());
-            let sum = match form {
-                0 | 1 => Sum::None,
-                2 => Sum::Codes { scale: numbers.r.real(0.1, 2.0) as f32, zero_point, codes: addend },
-                _ => Sum::Reals,
-            };
-            let clip = [None, F32Real::RELU, Some([-3.5, 99.25])][digit(4, 3)];
-            let bias = if n.is_multiple_of(5) { vec![] } else { vec![numbers.bias()] };
-            let output = match n % 4 {
-                3 => RealOutput::Reals,
-                _ => RealOutput::Codes { multiplier: 1.0 / step, codes },
-            };
-            Rule::F32Real(F32Real { scale: vec![scale], bias, sum, clip, output })
-        }
-        RuleName::Q31Double => {
-            let multiplier = vec![numbers.fixed()];
-            Rule::Q31Double(Q31Double { multiplier, bias: maybe(&mut numbers), last: rounding, codes })
-        }
-        RuleName::Q31Single => {
-            Rule::Q31Single(Q31Single { multiplier: vec![numbers.fixed()], bias: maybe(&mut numbers), codes })
-        }
-        RuleName::F64 => {
-            let zero_point = [ZeroPoint::AfterRounding, ZeroPoint::BeforeRounding][form / 2];
-            let multiplier = vec![numbers.real64()];
-            Rule::F64(F64 { multiplier, bias: maybe(&mut numbers), rounding, zero_point, codes })
-        }
-        // All shifts there are, from the middle.
-        RuleName::Pow2 => {
-            let shift = vec![(n as i32 * 35 + 8 + 31) % 94 - 31];
-            Rule::Pow2(Pow2 { shift, bias: maybe(&mut numbers), rounding, codes })
-        }
-    })
-}
-
-/// Draws the numbers of a set.
-struct Numbers {
-    r: Random,
-    kind: usize,
-}
-
-impl Numbers {
-    /// A multiplier with all bits of an f64.
-    fn real64(&mut self) -> f64 {
-        let r = &mut self.r;
-        // 2⁻²⁴ to 2⁻¹: outputs leave the codes at about 2²⁴ times a few hundred, or at a few hundred.
-        let exponent = -(1 + r.below(24) as i32);
-        match self.kind {
-            0..3 => r.real(1.0, 2.0) * 2f64.powi(exponent),
-            // Few bits: ties.
-            3 => (1 + r.below(15)) as f64 / 8.0 * 2f64.powi(exponent),
-            4 => -r.real(1.0, 2.0) * 2f64.powi(exponent),
-            5 => r.real(1.0, 4.0) * 2f64.powi(r.below(29) as i32),
-            6 => r.real(1.0, 2.0) * 2f64.powi(-(25 + r.below(16) as i32)),
-            _ => r.choose(&[1e-40, -1e-45, 5e-324, 0.0, -0.0, 1e38, -1e30, f64::INFINITY, f64::NEG_INFINITY, f64::NAN]),
-        }
-    }
-
-    fn real(&mut self) -> f32 {
-        self.real64() as f32
-    }
-
-    fn fixed(&mut self) -> FixedPoint {
-        // What no fixed-point number is, is one of the extreme ones.
-        let least = FixedPoint { mantissa: 1 << 30, exponent: -31 };
-        let most = FixedPoint { mantissa: i32::MAX, exponent: 30 };
-        let number = self.real64().abs();
-        FixedPoint::nearest(number).unwrap_or_else(|_| self.r.choose(&[least, most, FixedPoint::ZERO]))
-    }
-
-    fn integer(&mut self) -> i32 {
-        let any = self.r.bits() as i32;
-        any >> self.r.below(24)
-    }
-
-    fn bias(&mut self) -> f32 {
-        match self.kind {
-            7 => self.r.choose(&[f32::INFINITY, f32::NAN, -0.0, 0.5]),
-            3 => (self.r.below(2001) as f32 - 1000.0) / 2.0,
-            _ => self.r.real(-1e4, 1e4) as f32,
-        }
     }
 }
 
@@ -362,46 +225,42 @@ impl Outputs {
         }
     }
 
-    /// The scalar rule. (Written out for each type, so that it is inlined.)
-    fn fill(&mut self, rule: &Rule, accumulators: &[i32], addend: Addend<'_>) {
-        let inputs = accumulators.iter().enumerate();
-        let bits = |(i, &accumulator): (usize, &i32)| rule.apply(accumulator, 0, addend.get(i)).bits();
+    /// The bits of an output as those of a [`Stored`](qexact_reference::requantize::Stored) are.
+    fn bits(&self, at: usize) -> u32 {
         match self {
-            Outputs::U8(y) => y.iter_mut().zip(inputs).for_each(|(y, input)| *y = bits(input) as u8),
-            Outputs::I8(y) => y.iter_mut().zip(inputs).for_each(|(y, input)| *y = bits(input) as i8),
-            Outputs::F32(y) => y.iter_mut().zip(inputs).for_each(|(y, input)| *y = f32::from_bits(bits(input))),
+            Outputs::U8(y) => y[at].into(),
+            Outputs::I8(y) => y[at] as u32,
+            Outputs::F32(y) => y[at].to_bits(),
         }
     }
 
-    /// Whether an output is the same, any two NaNs being so.
-    fn equal(&self, other: &Outputs, at: usize) -> bool {
-        match (self, other) {
-            (Outputs::U8(a), Outputs::U8(b)) => a[at] == b[at],
-            (Outputs::I8(a), Outputs::I8(b)) => a[at] == b[at],
-            (Outputs::F32(a), Outputs::F32(b)) => {
-                a[at].to_bits() == b[at].to_bits() || (a[at].is_nan() && b[at].is_nan())
-            }
-            _ => false,
-        }
+    /// Whether an output is that of these bits, any two NaNs being so.
+    fn equal(&self, at: usize, want: u32) -> bool {
+        let nan = |bits| matches!(self, Outputs::F32(_)) && f32::from_bits(bits).is_nan();
+        self.bits(at) == want || (nan(self.bits(at)) && nan(want))
     }
 
     /// Whether all bits are the same.
-    fn identical(&self, other: &Outputs) -> bool {
-        match (self, other) {
-            (Outputs::U8(a), Outputs::U8(b)) => a == b,
-            (Outputs::I8(a), Outputs::I8(b)) => a == b,
-            (Outputs::F32(a), Outputs::F32(b)) => {
-                bytemuck::cast_slice::<f32, u32>(a) == bytemuck::cast_slice::<f32, u32>(b)
-            }
-            _ => false,
+    fn identical(&self, want: &[u32]) -> bool {
+        // Without a way out of the loop, so that it is one of vectors.
+        #[inline(always)]
+        fn all<Y: Copy>(got: &[Y], want: &[u32], bits: impl Fn(Y) -> u32) -> bool {
+            got.iter().zip(want).fold(0, |different, (&got, &want)| different | (bits(got) ^ want)) == 0
         }
+        Isa::best().compile(
+            #[inline(always)]
+            || match self {
+                Outputs::U8(y) => all(y, want, u32::from),
+                Outputs::I8(y) => all(y, want, |y| y as u32),
+                Outputs::F32(y) => all(y, want, f32::to_bits),
+            },
+        )
     }
 
-    fn text(&self, at: usize) -> String {
+    fn text(&self, bits: u32) -> String {
         match self {
-            Outputs::U8(y) => y[at].to_string(),
-            Outputs::I8(y) => y[at].to_string(),
-            Outputs::F32(y) => format!("{:e} ({:#x})", y[at], y[at].to_bits()),
+            Outputs::U8(_) | Outputs::I8(_) => (bits as i32).to_string(),
+            Outputs::F32(_) => format!("{:e} ({bits:#x})", f32::from_bits(bits)),
         }
     }
 }
@@ -419,8 +278,8 @@ struct Found {
     first: Option<Difference>,
 }
 
-/// Rows of a chunk: with their outputs they stay in the second-level cache.
-const ROWS: usize = 256;
+/// Rows of a chunk: with their outputs and addends they stay in the first-level cache.
+const ROWS: usize = 16;
 
 /// One set on all instruction sets.
 struct Sweep {
@@ -430,19 +289,23 @@ struct Sweep {
     addend_u8: Vec<u8>,
     addend_i8: Vec<i8>,
     addend_f32: Vec<f32>,
+    /// The elements of the one that the rule adds.
+    addends: Vec<f32>,
 }
 
 impl Sweep {
     fn new(rule: Rule, set: u64, options: &Options) -> Result<Sweep, Error> {
         // An odd number, so that rows end in parts of registers.
-        let channels = 33 + 2 * (set as usize % 16);
+        let channels = 129 + 2 * (set as usize % 16);
         let requantizers = options.isas.iter().map(|&isa| Requantizer::new(&rule, channels, isa));
         let requantizers = requantizers.collect::<Result<Vec<_>, _>>()?;
         let mut r = Random::new(set);
         let addend_u8: Vec<u8> = (0..ROWS * channels).map(|_| r.bits() as u8).collect();
         let addend_i8 = addend_u8.iter().map(|&a| a as i8).collect();
         let addend_f32 = addend_u8.iter().map(|&a| f32::from(a) / 3.0 - 40.0).collect();
-        Ok(Sweep { rule, channels, requantizers, addend_u8, addend_i8, addend_f32 })
+        let mut sweep = Sweep { rule, channels, requantizers, addend_u8, addend_i8, addend_f32, addends: vec![] };
+        sweep.addends = (0..ROWS * channels).map(|i| sweep.addend().get(i)).collect();
+        Ok(sweep)
     }
 
     fn is_vectorized(&self) -> bool {
@@ -467,31 +330,30 @@ impl Sweep {
         let found: Mutex<Vec<Found>> = Mutex::new(options.isas.iter().map(|_| Found::default()).collect());
         let work = || {
             let mut accumulators = vec![0i32; chunk as usize];
-            let mut want = Outputs::new(&self.rule, accumulators.len());
+            let mut want = vec![0; accumulators.len()];
             let mut got = Outputs::new(&self.rule, accumulators.len());
             loop {
                 let start = next.fetch_add(chunk, Ordering::Relaxed);
                 if start >= range.end {
                     return;
                 }
-                for (i, accumulator) in accumulators.iter_mut().enumerate() {
-                    *accumulator = i32::MIN.wrapping_add((start + i as u64) as u32 as i32);
-                }
+                let first = i32::MIN.wrapping_add(start as u32 as i32);
+                accumulators.iter_mut().zip(0..).for_each(|(accumulator, i)| *accumulator = first.wrapping_add(i));
                 // Chunks are computed whole and compared in part.
                 let compared = range.start.max(start) - start..range.end.min(start + chunk) - start;
                 let compared = compared.start as usize..compared.end as usize;
-                want.fill(&self.rule, &accumulators, self.addend());
+                scalar(Isa::best(), &self.rule, &accumulators, &self.addends, &mut want);
                 for (at, requantizer) in self.requantizers.iter().enumerate() {
                     requantizer.run(&accumulators, self.addend(), got.view()).expect("buffers of the rule");
                     if got.identical(&want) {
                         continue;
                     }
-                    let wrong: Vec<usize> = compared.clone().filter(|&i| !got.equal(&want, i)).collect();
+                    let wrong: Vec<usize> = compared.clone().filter(|&i| !got.equal(i, want[i])).collect();
                     if let Some(&i) = wrong.first() {
                         let mut found = found.lock().expect("no thread panics");
                         found[at].count += wrong.len() as u64;
-                        let difference =
-                            Difference { accumulator: accumulators[i], got: got.text(i), want: want.text(i) };
+                        let [got, want] = [got.bits(i), want[i]].map(|bits| got.text(bits));
+                        let difference = Difference { accumulator: accumulators[i], got, want };
                         found[at].first.get_or_insert(difference);
                     }
                 }
