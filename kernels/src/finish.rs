@@ -19,8 +19,6 @@
 use crate::IsaName;
 use crate::epilogue::{ColumnSums, Epilogue, Store, one_or, store_for};
 use crate::gather::View;
-#[cfg(target_arch = "x86_64")]
-use crate::micro::Tile;
 use alloc::vec::Vec;
 use qexact_reference::requantize::{
     Bias, Codes, F32Mul, F32Real, F64, Pow2, Q31Double, Q31Single, RealOutput, Rounding, Sum, ZeroPoint,
@@ -55,34 +53,6 @@ pub(crate) struct Piece<'a> {
     pub output: *mut u8,
     /// Elements from one row of outputs (and of the addend) to the next.
     pub stride: usize,
-}
-
-/// A tile of one row, for what comes after its sums of products.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn one_row(epilogue: &Epilogue, first: usize, output: *mut u8, channels: usize) -> Tile<'_> {
-    use core::ptr::null;
-    Tile {
-        rows: null(),
-        offsets: null(),
-        channel: 0,
-        count: 1,
-        runs: 0,
-        quads: 0,
-        pairs: 0,
-        widened: core::ptr::null_mut(),
-        weights: null(),
-        ahead: null(),
-        ahead_step: 0,
-        row_sums: null(),
-        initial: epilogue.initial[first..].as_ptr(),
-        first,
-        epilogue,
-        output,
-        stride: 0,
-        channels,
-        segment: 0,
-        block: 0,
-    }
 }
 
 /// The vector form of a rule on one instruction set.

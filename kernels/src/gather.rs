@@ -154,7 +154,7 @@ impl Gather {
             }));
         }
         let padded = |axis: &Axis| axis.padding != [0, 0];
-        let copied = copied || padded(&width) || (padded(&depth)) || (!by_rows && padded(&height));
+        let copied = copied || padded(&width) || padded(&depth) || (!by_rows && padded(&height));
         // Reading beyond every run would end beyond the input too often, unless rows have but one run.
         let taps = depth.kernel * height.kernel * width.kernel;
         let copied = copied || (!run_len.is_multiple_of(4) && taps > 1);

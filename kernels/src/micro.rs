@@ -16,6 +16,7 @@ use crate::IsaName;
 use crate::epilogue::{Epilogue, Store};
 use crate::gather::Element;
 use crate::pack::WeightFormat;
+use core::ptr::{null, null_mut};
 use qexact_reference::Axis;
 
 /// The work of one microkernel call: a tile, or several below each other.
@@ -62,6 +63,35 @@ pub(crate) struct Tile<'a> {
     pub segment: usize,
     /// Bytes between the blocks of a staged column; row kernels only.
     pub block: usize,
+}
+
+impl Tile<'_> {
+    /// A tile of no rows yet, for the channels from `first` on.
+    #[inline]
+    pub(crate) fn of(epilogue: &Epilogue, first: usize) -> Tile<'_> {
+        Tile {
+            rows: null(),
+            offsets: null(),
+            channel: 0,
+            count: 0,
+            runs: 0,
+            quads: 0,
+            pairs: 0,
+            weights: null(),
+            ahead: null(),
+            ahead_step: 0,
+            widened: null_mut(),
+            row_sums: null(),
+            initial: epilogue.initial[first..].as_ptr(),
+            first,
+            epilogue,
+            output: null_mut(),
+            stride: 0,
+            channels: 0,
+            segment: 0,
+            block: 0,
+        }
+    }
 }
 
 /// Columns of a band of input rows, to be staged: laid out as a row kernel reads them.

@@ -2,7 +2,7 @@
 //! Scale and zero point pass through.
 
 use crate::operand::expect_len;
-use crate::shape::product;
+use crate::shape::{at_least_one, product};
 use crate::{Error, layout};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -143,11 +143,7 @@ pub fn split<T: Copy>(x: &[T], shape: &[usize], axis: usize, extents: &[usize]) 
 /// # Errors
 /// No chunks, or nothing to divide.
 pub fn chunks(extent: usize, chunks: usize) -> Result<Vec<usize>, Error> {
-    for (what, got) in [("number of chunks", chunks), ("extent of the axis to divide", extent)] {
-        if got == 0 {
-            return Err(Error::Extent { what, got, expected: "at least 1".into() });
-        }
-    }
+    at_least_one(&[("number of chunks", chunks), ("extent of the axis to divide", extent)])?;
     let most = extent.div_ceil(chunks);
     Ok((0..extent).step_by(most).map(|start| most.min(extent - start)).collect())
 }
@@ -193,11 +189,7 @@ impl Resize {
     }
 
     fn checked(input: usize, output: usize, step: f32) -> Result<Resize, Error> {
-        for (what, got) in [("input extent", input), ("output extent", output)] {
-            if got == 0 {
-                return Err(Error::Extent { what, got, expected: "at least 1".into() });
-            }
-        }
+        at_least_one(&[("input extent", input), ("output extent", output)])?;
         Ok(Resize { input, output, step })
     }
 

@@ -48,16 +48,12 @@ impl Axis {
 
     /// The padded extent and the extent of the dilated kernel, which fits into it.
     pub(crate) fn checked(&self) -> Result<(usize, usize), Error> {
-        for (what, got) in [
+        at_least_one(&[
             ("input extent", self.input),
             ("kernel extent", self.kernel),
             ("stride", self.stride),
             ("dilation", self.dilation),
-        ] {
-            if got == 0 {
-                return Err(Error::Extent { what, got, expected: "at least 1".into() });
-            }
-        }
+        ])?;
         const TOO_LARGE: Error = Error::TooLarge { what: "elements along an axis" };
         let padded = self
             .input
@@ -80,6 +76,14 @@ impl Axis {
     #[inline]
     pub fn source(&self, output: usize, tap: usize) -> Option<usize> {
         (output * self.stride + tap * self.dilation).checked_sub(self.padding[0]).filter(|&i| i < self.input)
+    }
+}
+
+/// Checks that extents are not 0.
+pub(crate) fn at_least_one(extents: &[(&'static str, usize)]) -> Result<(), Error> {
+    match extents.iter().find(|extent| extent.1 == 0) {
+        Some(&(what, got)) => Err(Error::Extent { what, got, expected: "at least 1".into() }),
+        None => Ok(()),
     }
 }
 
@@ -231,16 +235,12 @@ impl Conv {
     /// # Errors
     /// Zero extents, groups that do not divide the channels, a kernel that does not fit, sizes that overflow.
     pub fn validate(&self) -> Result<(), Error> {
-        for (what, got) in [
+        at_least_one(&[
             ("batch", self.batch),
             ("number of input channels", self.in_channels),
             ("number of output channels", self.out_channels),
             ("number of groups", self.groups),
-        ] {
-            if got == 0 {
-                return Err(Error::Extent { what, got, expected: "at least 1".into() });
-            }
-        }
+        ])?;
         for (what, got) in
             [("number of input channels", self.in_channels), ("number of output channels", self.out_channels)]
         {

@@ -6,7 +6,7 @@
 
 use crate::layer::{Layer, LayerParts, Region};
 use crate::operand::expect_len;
-use crate::shape::product;
+use crate::shape::{at_least_one, product};
 use crate::{Axis, Conv, Error, Input, Output};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -39,16 +39,12 @@ impl TransposedAxis {
     /// Zero extents, an output padding that is not less than the stride or the dilation, a padding that leaves nothing,
     /// sizes that overflow.
     pub fn output(&self) -> Result<usize, Error> {
-        for (what, got) in [
+        at_least_one(&[
             ("input extent", self.input),
             ("kernel extent", self.kernel),
             ("stride", self.stride),
             ("dilation", self.dilation),
-        ] {
-            if got == 0 {
-                return Err(Error::Extent { what, got, expected: "at least 1".into() });
-            }
-        }
+        ])?;
         let most = self.stride.max(self.dilation);
         if self.output_padding >= most {
             let expected = alloc::format!("less than {most}, the larger of stride and dilation");

@@ -300,26 +300,12 @@ impl Driver<'_> {
                 (count, size, (count > 0).then(function))
             });
             let mut tile = Tile {
-                rows: table.as_ptr(),
-                offsets: core::ptr::null(),
-                channel: 0,
-                count: 0,
                 runs: rows.taps,
                 quads: rows.blocks,
-                pairs: 0,
-                widened: core::ptr::null_mut(),
-                weights,
-                ahead: core::ptr::null(),
-                ahead_step: 0,
-                row_sums: core::ptr::null(),
-                initial: self.packed.epilogue.initial[panel.first..].as_ptr(),
-                first: panel.first,
-                epilogue: &self.packed.epilogue,
-                output: core::ptr::null_mut(),
                 stride: if direct { self.target.stride() } else { width * element },
                 channels: if direct { inside.len() } else { panel.channels },
-                segment: 0,
                 block: rows.block_len(),
+                ..Tile::of(&self.packed.epilogue, panel.first)
             };
             tile.segment = distance * tile.stride;
             for line in 0..band.lines {

@@ -3,7 +3,8 @@
 
 use super::epilogue256::{self as epilogue, lanes_below, store_first};
 use crate::epilogue::{ACCUMULATORS, CODES, Epilogue, REALS, Store};
-use crate::finish::{BELOW_HALF, Piece, Step, Steps, one_row};
+use crate::finish::{BELOW_HALF, Piece, Step, Steps};
+use crate::micro::Tile;
 use core::arch::x86_64::*;
 use qexact_reference::Addend;
 use qexact_reference::requantize::{RealOutput, Rounding, Sum};
@@ -257,7 +258,7 @@ unsafe fn fused<const STORE: Store>(epilogue: &Epilogue, piece: &Piece<'_>) {
                 unsafe { accumulators(acc, channels.saturating_sub(from).min(8)) }
             })];
             let output = piece.output.wrapping_add((row * piece.stride + column) * element);
-            let tile = one_row(epilogue, piece.first + column, output, channels);
+            let tile = Tile { output, channels, ..Tile::of(epilogue, piece.first + column) };
             // SAFETY: the row is writable for these channels; the epilogue reaches beyond the last.
             unsafe {
                 epilogue::start::<1, 2>(&mut acc, &tile);
