@@ -265,6 +265,8 @@ unsafe fn finish_codes<const MR: usize, const NV: usize, const BIAS: bool>(
         // Lane l of `narrow` to the front: vectors then follow each other, 16 bytes each.
         let by_vector = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         let (rows, mask) = (4 / NV, below(t.channels));
+        // Rows that follow each other without a gap are stored together.
+        let dense = t.channels == 16 * NV && t.stride == t.channels;
         let mut y = t.output.wrapping_add(top * t.stride);
         for first in (0..MR).step_by(rows) {
             let mut v = [_mm512_setzero_si512(); 4];
@@ -273,6 +275,11 @@ unsafe fn finish_codes<const MR: usize, const NV: usize, const BIAS: bool>(
                 v[i] = scale::<BIAS>(acc[(first + i / NV).min(MR - 1)][j], multiplier[j], t.first + 16 * j, t);
             }
             let codes = _mm512_permutexvar_epi32(by_vector, narrow(v, ends));
+            if dense && first + rows <= MR {
+                _mm512_storeu_si512(y.cast(), codes);
+                y = y.wrapping_add(64);
+                continue;
+            }
             for row in first..(first + rows).min(MR) {
                 match (NV, row - first) {
                     (2, 0) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes)),
