@@ -78,8 +78,9 @@ mod tests {
         };
         assert_eq!([hi(4.0, -5), hi(4.0, -4), hi(2.4, -5), hi(2.4, -4)], [-4, -2, -2, -2], "1.5 and 2.5 more, to even");
         assert_eq!([hi(1e-20, -5), hi(3e38, -5)], [127, -5]);
-        // A product with the reciprocal ties here, the quotient does not.
-        let s = 0.387_096_76_f32;
-        assert!(6.0 / s != 6.0 * (1.0 / s) && hi(s.into(), 0) == (6.0 / s).round_ties_even() as i32);
+        assert_eq!(hi(4.0000002, 0), 2, "a little less than 1.5, but not in f32");
+        assert_eq!(hi(4.0000005, 100), 102, "a little less than 1.5 in f32, but not with 100");
+        // Products with the reciprocal are 15.5, a tie, and a little more than 12.5.
+        assert_eq!([0.3870968f32, 0.48].map(|s| hi(s.into(), 0)), [15, 12], "a quotient");
     }
 }

@@ -323,6 +323,8 @@ mod tests {
         let (x, y) = (i8(1.0, 0), i8(1.0 / 512.0, 5));
         let at = |form| [[127, 127], [-128, -128]].map(|[a, b]| Add::tflite(x, x, y, form).apply(a, b));
         assert_eq!((at(Form::Body), at(Form::Tail)), ([-128, 5], [127, -128]));
+        // 254·129 is an int16, and 5 more is none.
+        assert_eq!(Add::tflite(x, x, i8(1.0 / 129.0, 5), Form::Body).apply(127, 127), -128, "the zero point wraps");
     }
 
     #[test]

@@ -303,6 +303,11 @@ mod tests {
         assert_eq!(along(Resize::by_factor(19, 1.1).unwrap())[11], 10);
         // f32(2 / 50) is a little less than 1/25, and 25 of it are 1 in f32.
         assert_eq!(along(Resize::to_extent(2, 50).unwrap())[24..26], [0, 1]);
+        assert_eq!(along(Resize::to_extent(5, 25).unwrap())[4..6], [0, 1], "a quotient, not a product");
+        assert_eq!(along(Resize::by_factor(6, 3.4).unwrap())[17], 5, "the reciprocal in f64");
+        assert_eq!([Resize::by_factor(25, 1.16), Resize::by_factor(25, 2.12)].map(|r| r.unwrap().output()), [28, 53]);
+        // Beyond 2²⁴ an index is rounded to f32, here to the extent.
+        assert_eq!(Resize::to_extent(1, 1 << 25).unwrap().source((1 << 25) - 1), 0, "the last at most");
         assert_eq!(along(Resize::by_factor(3, 1.1).unwrap()), [0, 1, 2], "copied");
         let axis = Resize::by_factor(3, 1.1).unwrap();
         let y = upsample_nearest(&[0, 1, 2], 1, 1, [Resize::UNIT, Resize::to_extent(1, 2).unwrap(), axis]).unwrap();

@@ -134,18 +134,22 @@ mod tests {
         assert_eq!(ties(Mul::tflite(a, b, y, Form::Tail)), [8, 9, 7, 6]);
         let (a, b, y) = (u8(0.5, 10), u8(0.25, 9), u8(1.0, 7));
         let ties = |rule: Mul| [14, 22, 6, 254].map(|a| rule.apply(a, 10));
-        assert_eq!(ties(Mul::tflite(a, b, y, Form::Tail))[..3], [8, 9, 6], "away");
+        for form in [Form::Body, Form::Tail] {
+            assert_eq!(ties(Mul::tflite(a, b, y, form))[..3], [8, 9, 6], "away");
+        }
     }
 
     /// As LiteRT showed, in whole groups of 16 elements.
     #[test]
     fn vectors_of_tflite_saturate_and_wrap() {
         let i8 = |zero_point| Quantization::new(1.0, zero_point, CodeType::I8).unwrap();
-        let at = |form| {
-            let rule = |z_b| Mul::tflite(i8(-128), i8(z_b), i8(5), form);
+        let at = |form, z_y| {
+            let rule = |z_b| Mul::tflite(i8(-128), i8(z_b), i8(z_y), form);
             [rule(-128).apply(127, 127), rule(127).apply(127, -128)]
         };
-        assert_eq!((at(Form::Body), at(Form::Tail)), ([-128, -128], [127, -128]));
+        // ±255² saturate, and 5 more or less leads back into int16 or around it.
+        assert_eq!((at(Form::Body, 5), at(Form::Body, -5)), ([-128, -128], [127, 127]));
+        assert_eq!((at(Form::Tail, 5), at(Form::Tail, -5)), ([127, -128], [127, -128]));
     }
 
     #[test]
@@ -176,8 +180,13 @@ mod tests {
         let rule = Mul::aten(u8(1.0, 0), u8(1.0, 0), y, Form::Body);
         assert_eq!(rule.apply(1, 1), 0);
         assert_eq!(rule.clamped(Activation::Relu.clamp(y)).apply(1, 1), 3);
-        // The tail holds 62 more bits, and then overflows to the bottom too.
-        let tail = |scale| [-1, 1].map(|d| Mul::aten(u8(1.0, 1), u8(1.0, 0), u8(scale, 3), Form::Tail).apply(1 + d, 1));
-        assert_eq!((tail(1e-15), tail(1e-30)), ([0, 255], [0, 0]));
+        // The tail holds 32 more bits, and then overflows to the bottom too.
+        let ends = |form, scale| [0, 2].map(|a| Mul::aten(u8(1.0, 1), u8(1.0, 0), u8(scale, 3), form).apply(a, 1));
+        let tail = |scale| ends(Form::Tail, scale);
+        assert_eq!((ends(Form::Body, 1e-15), tail(1e-15), tail(1e-30)), ([0, 0], [0, 255], [0, 0]));
+        let power = |n| 2.0f64.powi(n);
+        assert_eq!((tail(power(-62)), tail(power(-63))), ([0, 255], [0, 0]), "the end of int64");
+        let infinite = Mul::aten(u8(3e38, 0), u8(3e38, 0), u8(1.0, 3), Form::Tail);
+        assert_eq!([[0, 1], [1, 1]].map(|[a, b]| infinite.apply(a, b)), [0, 0], "0 · ∞ is NaN");
     }
 }

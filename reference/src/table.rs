@@ -1,8 +1,8 @@
 //! Rule R27: functions of one code, as tables.
 
 use crate::float::exp;
-use crate::quantizer::{Dequantizer, Quantizer};
-use crate::{CodeType, Error};
+use crate::quantizer::{DequantizeForm, Dequantizer, QuantizeForm, Quantizer};
+use crate::{CodeType, Error, Quantization};
 use alloc::vec::Vec;
 
 /// What a function gives for every code. A table taken from a runtime's recording is that function, whatever the
@@ -22,6 +22,20 @@ impl Table {
     /// `quantize(f(dequantize(q)))`.
     pub fn from_real(input: CodeType, from: Dequantizer, f: impl Fn(f32) -> f32, to: Quantizer) -> Table {
         Table::new(input, |q| to.apply(f(from.apply(q))))
+    }
+
+    /// A function as PyTorch's vector body computes it. Sigmoid's alone subtracts the zero point first.
+    pub fn aten(function: Function, from: Quantization, to: Quantization) -> Table {
+        let form = if function == Function::Sigmoid { DequantizeForm::Difference } else { DequantizeForm::Fused };
+        let to = Quantizer::new(QuantizeForm::Wrapping, to);
+        Table::from_real(from.codes(), Dequantizer::new(form, from), |x| function.apply(x), to)
+    }
+
+    /// PyTorch's ReLU6: codes between those of 0 and of 6, saturated both.
+    pub fn aten_relu6(q: Quantization) -> Table {
+        let real = Quantizer::new(QuantizeForm::Saturating, q);
+        let (zero, six) = (real.apply(0.0), real.apply(6.0));
+        Table::new(q.codes(), |code| code.max(zero).min(six))
     }
 
     /// A recorded table: one code of `output` for every code of `input`, in order.
@@ -104,8 +118,6 @@ impl Function {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Quantization;
-    use crate::quantizer::{DequantizeForm, QuantizeForm};
 
     #[test]
     fn values_of_functions() {
@@ -138,5 +150,28 @@ mod tests {
         let to = Quantizer::new(QuantizeForm::Wrapping, q);
         let table = Table::from_real(codes, from, |x| x * x, to);
         assert_eq!((table.apply(3), table.apply(-1), table.apply(100)), (3, 3, 127));
+    }
+
+    #[test]
+    fn relu6_of_pytorch() {
+        let at = |scale, z| {
+            let table = Table::aten_relu6(Quantization::new(scale, z, CodeType::U8).unwrap());
+            [0, 9, 10, 11, 12, 255].map(|q| table.apply(q))
+        };
+        assert_eq!(at(4.0, 9), [9, 9, 10, 11, 11, 11], "1.5 codes, to even");
+        assert_eq!(at(4.0, 10), [10, 10, 10, 11, 12, 12], "the zero point comes after");
+        assert_eq!(at(1e-20, 9), [9, 9, 10, 11, 12, 255], "saturated");
+        assert_eq!(at(1e-40, 9), [0, 9, 10, 11, 12, 255], "the reciprocal is infinite, and 0 of it NaN");
+    }
+
+    #[test]
+    fn sigmoid_of_pytorch_subtracts_the_zero_point_first() {
+        let q = |scale, z| Quantization::new(scale, z, CodeType::U8).unwrap();
+        // Both functions are 1/2 at 0, which is 2.5 codes; a little more is 3.
+        let of_zero_points = |function| {
+            (1..200u8).map(move |i| Table::aten(function, q(0.01 * f64::from(i), 127), q(0.2, 0)).apply(127))
+        };
+        assert!(of_zero_points(Function::Sigmoid).all(|code| code == 2));
+        assert!(of_zero_points(Function::Hardsigmoid).any(|code| code == 3), "a zero point need not be 0");
     }
 }

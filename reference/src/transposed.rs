@@ -359,6 +359,10 @@ mod tests {
             // More outputs between the inputs than taps.
             axis(3, 2, 4, [0, 0], 1, 1),
             axis(1, 5, 1, [2, 1], 0, 1),
+            // Stride and dilation have a divisor in common.
+            axis(3, 3, 4, [1, 0], 0, 6),
+            // More is cut off than the kernel is long.
+            axis(5, 2, 2, [4, 0], 0, 1),
         ];
         for (i, &height) in axes.iter().enumerate() {
             for (j, &width) in axes.iter().enumerate() {
@@ -384,5 +388,52 @@ mod tests {
                 assert_eq!(y, scattered(&shape, &x, 9, &weight, -3), "{height:?} {width:?}");
             }
         }
+    }
+
+    #[test]
+    fn extents() {
+        let axis = TransposedAxis { input: 4, kernel: 3, stride: 2, padding: [1, 0], output_padding: 1, dilation: 2 };
+        // 3·2 between the first and the last input, 2·2 between taps, and one.
+        assert_eq!(axis.output().unwrap(), 6 + 4 + 1 - 1 + 1);
+        assert_eq!(TransposedAxis { padding: [0, 3], ..axis }.output().unwrap(), 9);
+        let padded = |stride, dilation, output_padding| {
+            TransposedAxis { stride, dilation, output_padding, padding: [0; 2], ..axis }.output().is_ok()
+        };
+        assert!(padded(2, 1, 1) && !padded(2, 1, 2) && padded(1, 3, 2) && !padded(1, 3, 3));
+        assert!(TransposedAxis { padding: [6, 6], ..axis }.output().is_err(), "nothing is left");
+    }
+
+    /// Outputs that no tap reaches are 0, whatever the zero points are.
+    #[test]
+    fn phases_without_taps() {
+        let axis = TransposedAxis { input: 2, stride: 2, output_padding: 1, ..TransposedAxis::UNIT };
+        let axes = [TransposedAxis::UNIT, TransposedAxis::UNIT, axis];
+        let shape = TransposedConv { batch: 1, in_channels: 1, out_channels: 2, groups: 1, axes };
+        let parts = LayerParts {
+            shape: crate::Linear { rows: 1, in_features: 1, out_features: 1 }.into(),
+            input: CodeType::U8,
+            input_zero_point: 1,
+            weight: &[2, 3],
+            weight_zero_point: &[-3, 5],
+            rule: &Rule::Accumulator,
+        };
+        let mut y = [7; 8];
+        run(&shape, &parts, Input::U8(&[11, 101]), Output::I32(&mut y)).unwrap();
+        assert_eq!(y, [50, -20, 0, 0, 500, -200, 0, 0]);
+    }
+
+    #[test]
+    fn weights_of_pytorch() {
+        let axis = TransposedAxis { input: 5, kernel: 2, ..TransposedAxis::UNIT };
+        let axes = [TransposedAxis::UNIT, TransposedAxis::UNIT, axis];
+        let shape = TransposedConv { batch: 1, in_channels: 4, out_channels: 6, groups: 2, axes };
+        // Digits: input channel, output channel of the group, tap.
+        let torch: Vec<u16> =
+            (0..4).flat_map(|i| (0..3).flat_map(move |o| [i * 100 + o * 10, i * 100 + o * 10 + 1])).collect();
+        let ohwi = weight_from_torch(&torch, &shape).unwrap();
+        assert_eq!(ohwi[..12], [0, 100, 1, 101, 10, 110, 11, 111, 20, 120, 21, 121]);
+        assert_eq!(ohwi[12..16], [200, 300, 201, 301], "the second group reads its own inputs");
+        assert!(weight_from_torch(&torch[1..], &shape).is_err());
+        assert!(weight_from_torch(&torch, &TransposedConv { groups: 3, ..shape }).is_err());
     }
 }

@@ -122,6 +122,9 @@ fn activations_bound_codes() {
     assert_eq!(range(Activation::Relu6, 0.1), [5, 65]);
     assert_eq!(range(Activation::Relu6, 4.0), [5, 7], "1.5 goes away from zero");
     assert_eq!(range(Activation::Relu6, 1e-9), [5, 127]);
+    let halves = scales(0.1, ONE, 4.0);
+    assert_eq!(xnnpack(halves, None, Activation::Relu6).unwrap().codes.range(), [5, 6], "6.5 goes to even");
+    assert_eq!(xnnpack_rndnu(halves, None, Activation::Relu6).unwrap().codes.range(), [5, 6]);
 }
 
 #[test]

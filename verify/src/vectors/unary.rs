@@ -8,7 +8,6 @@ use super::report::Value;
 use qexact_kernels::Isa;
 use qexact_kernels::elementwise::Lookup;
 use qexact_reference::activation::Activation;
-use qexact_reference::quantizer::{DequantizeForm, Dequantizer, QuantizeForm, Quantizer};
 use qexact_reference::recode::Recode;
 use qexact_reference::requantize::Rounding;
 use qexact_reference::table::{Function, Table};
@@ -39,14 +38,7 @@ pub(super) fn aten_unary(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Probl
     // Scalars are f64 in Python, and f32 in the kernels.
     let slope: f64 = case.field("leaky_slope", "a number")?;
     let alpha: f64 = case.field("elu_alpha", "a number")?;
-    let real = |function: Function, to| {
-        // The one vector body that subtracts the zero point first.
-        let form = if function == Function::Sigmoid { DequantizeForm::Difference } else { DequantizeForm::Fused };
-        let from = Dequantizer::new(form, x);
-        Table::from_real(codes, from, |x| function.apply(x), Quantizer::new(QuantizeForm::Wrapping, to))
-    };
-    let scalar = Quantizer::new(QuantizeForm::Saturating, x);
-    let (zero, six) = (scalar.apply(0.0), scalar.apply(6.0));
+    let real = |function: Function, to| Table::aten(function, x, to);
     let (tables, names): (Vec<Table>, Vec<&'static str>) = [
         (real(Function::Hardswish, y), "hardswish"),
         (real(Function::LeakyRelu(slope as f32), y), "leaky_relu"),
@@ -55,7 +47,7 @@ pub(super) fn aten_unary(case: &mut Case<'_>) -> Result<Box<dyn Operator>, Probl
         (real(Function::Hardsigmoid, hardsigmoid), "hardsigmoid"),
         (real(Function::Tanh, tanh), "tanh"),
         (Table::new(codes, |q| q.max(Activation::Relu.clamp(x)[0])), "relu"),
-        (Table::new(codes, |q| q.max(zero).min(six)), "relu6"),
+        (Table::aten_relu6(x), "relu6"),
     ]
     .into_iter()
     .unzip();
