@@ -1,5 +1,6 @@
 //! Cases to check when nobody names any.
 
+use super::operators::transposed_of;
 use crate::case::{BiasForm, Case, Clamp, F32MulForm, F32OutForm, Kind, Operator, OtherForm, RuleForm, ZeroPoints};
 use crate::fill::{Fill, Random};
 use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
@@ -182,9 +183,10 @@ fn transposed_shape(r: &mut Random) -> Conv {
         let [in_channels, out_channels] = [(); 2].map(|()| groups * extent(r, 24));
         let mut shape = Conv { batch: 1 + r.below(2), in_channels, out_channels, groups, axes: [Axis::UNIT; 3] };
         shape.axes[1 + r.below(2)..].fill_with(|| axis(r, 5));
-        let case = Case { operator: Operator::Transposed, shape, ..parse("linear m1k1n1") };
-        let fits = super::operators::transposed(&case).phases().is_ok() && super::outputs(&case) <= OUTPUTS as u64;
-        if shape.validate().is_ok() && fits {
+        // Whatever the output padding, which follows from the whole case.
+        let least = transposed_of(&shape, |_| 0).phases().is_ok();
+        let most = transposed_of(&shape, |below| below - 1).output_len().is_ok_and(|outputs| outputs <= OUTPUTS);
+        if shape.validate().is_ok() && least && most {
             return shape;
         }
     }
@@ -348,4 +350,20 @@ fn extent(r: &mut Random, most: usize) -> usize {
         _ => 1 + r.below(most),
     };
     extent.min(most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::operators::transposed;
+
+    #[test]
+    fn transposed_convolutions_have_outputs_whatever_their_output_padding() {
+        let mut r = Random::new(11);
+        for _ in 0..20_000 {
+            let case = operation(&mut r, Operator::Transposed, CodeType::U8);
+            let outputs = transposed(&case).output_len().unwrap_or_else(|error| panic!("{case}: {error}"));
+            assert!((1..=OUTPUTS).contains(&outputs), "{case}");
+        }
+    }
 }

@@ -19,18 +19,22 @@ use qexact_reference::quantizer::{DequantizeForm, Dequantizer, QuantizeForm, Qua
 use qexact_reference::recode::Recode;
 use qexact_reference::requantize::Rounding;
 use qexact_reference::transposed::{TransposedAxis, TransposedConv};
-use qexact_reference::{Code, Error, Quantization};
+use qexact_reference::{Code, Conv, Error, Quantization};
 
 /// The transposed convolution of a case, whose shape names its input and its kernel.
 pub(super) fn transposed(case: &Case) -> TransposedConv {
     let mut r = Random::of(case, Stream::Regions);
-    let shape = &case.shape;
+    transposed_of(&case.shape, |below| r.below(below))
+}
+
+/// The transposed convolution of a shape, with an output padding below what it is asked for.
+pub(super) fn transposed_of(shape: &Conv, mut output_padding: impl FnMut(usize) -> usize) -> TransposedConv {
     let axes = shape.axes.map(|axis| TransposedAxis {
         input: axis.input,
         kernel: axis.kernel,
         stride: axis.stride,
         padding: axis.padding,
-        output_padding: r.below(axis.stride.max(axis.dilation)),
+        output_padding: output_padding(axis.stride.max(axis.dilation)),
         dilation: axis.dilation,
     });
     let (in_channels, out_channels) = (shape.in_channels, shape.out_channels);
