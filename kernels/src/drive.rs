@@ -82,9 +82,7 @@ impl Packed {
         let pieces = if let Reads::Runs(gather) = &reads { gather.pieces } else { 1 };
         let sums = ColumnSums::of(layer, pieces);
         let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
-        let row_bytes = shape.taps() * shape.group_inputs() * kernel.element.size();
-        let block_rows = (BLOCK_BYTES / row_bytes).clamp(BLOCK_ROWS, MOST_BLOCK_ROWS) / kernel.rows * kernel.rows;
-        let mut packed = Packed { kernel, reads, weights, epilogue, store, finish: None, order, sums, block_rows };
+        let mut packed = Packed { kernel, reads, weights, epilogue, store, finish: None, order, sums, block_rows: 0 };
         packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
         Ok(packed)
     }
@@ -100,6 +98,10 @@ impl Packed {
             None => (&Rule::Accumulator, Some(Finish::new(rule, shape.out_channels, self.kernel.isa))),
         };
         self.finish = finish;
+        // Accumulators that wait for a second step stay in the L1 cache.
+        let most = if self.finish.is_some() { BLOCK_ROWS } else { MOST_BLOCK_ROWS };
+        let row_bytes = shape.taps() * shape.group_inputs() * self.kernel.element.size();
+        self.block_rows = (BLOCK_BYTES / row_bytes).clamp(BLOCK_ROWS, most) / self.kernel.rows * self.kernel.rows;
         let views = match &self.reads {
             Reads::Runs(gather) => gather.views.as_slice(),
             Reads::Rows(_) => &[View::WHOLE],

@@ -80,7 +80,7 @@ impl Plan {
     }
 
     /// Another input zero point and rule for the same weights, without packing them again: for quantization
-    /// parameters that arrive with the data.
+    /// parameters that arrive with the data. A rule of another kind may need more scratch memory.
     ///
     /// # Errors
     /// A zero point that is not a code of the input, parameters of the wrong length.
