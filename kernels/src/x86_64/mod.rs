@@ -36,7 +36,8 @@ unsafe fn row_at(t: &Tile<'_>, row: usize, run: usize) -> *const u8 {
     row.wrapping_offset(offset).wrapping_add(t.channel)
 }
 
-/// Where MR rows are, from row `top` on.
+/// Where MR rows are, from row `top` on. Read anew wherever it is called: a tile's pointers and its loop need more
+/// registers than there are, and pointers that are kept from run to run would be stored and loaded again instead.
 ///
 /// # Safety
 /// `t` has these rows.

@@ -35,23 +35,12 @@ impl Context<'_> {
 
     pub(super) fn conv(&self, spatial: usize) -> Result<Operator, LoadError> {
         let a: document::Conv = self.attributes()?;
-        for (what, got) in [
-            ("number of strides", a.stride.len()),
-            ("number of paddings", a.padding.len()),
-            ("number of dilations", a.dilation.len()),
-            ("number of spatial axes of the input", self.input.shape.len().saturating_sub(1)),
-            ("number of spatial axes of the output", self.output.shape.len().saturating_sub(1)),
-        ] {
-            if got != spatial {
-                return Err(self.wrong(what, got, spatial));
-            }
-        }
-        let name = format!("{}.weight", self.node.name);
-        let (shape, weight) = self.tensors.any_shape::<i8>(&self.place, &name)?;
-        if shape.len() != spatial + 2 {
-            let got = format!("{shape:?}");
-            return Err(invalid(format!("tensor `{name}`"), "shape", got, format!("{} axes", spatial + 2)));
-        }
+        let (strides, paddings, dilations) = (a.stride.len(), a.padding.len(), a.dilation.len());
+        self.expect_axes(
+            spatial,
+            &[("number of strides", strides), ("number of paddings", paddings), ("number of dilations", dilations)],
+        )?;
+        let (name, shape, weight) = self.spatial_weight(spatial)?;
         let (in_channels, out_channels) = (self.input.shape[0], self.output.shape[0]);
         let mut axes = [Axis::UNIT; 3];
         for (i, axis) in axes[3 - spatial..].iter_mut().enumerate() {
@@ -65,14 +54,7 @@ impl Context<'_> {
         }
         let conv = Conv { batch: 1, in_channels, out_channels, groups: a.groups, axes };
         conv.validate().at(|| self.place.clone())?;
-        let padded = axes.iter().map(|a| a.input + a.padding[0] + a.padding[1]).product::<usize>() * in_channels;
-        if padded > MOST_ELEMENTS {
-            return Err(self.wrong("elements of the padded input", padded, format!("at most {MOST_ELEMENTS}")));
-        }
-        let taps = conv.pixels().saturating_mul(conv.taps());
-        if taps > MOST_TAPS {
-            return Err(self.wrong("output pixels times taps", taps, format!("at most {MOST_TAPS}")));
-        }
+        self.expect_bounded(&conv)?;
         let expected = [&[out_channels, conv.group_inputs()][..], &shape[2..]].concat();
         if shape != expected {
             let (got, expected) = (format!("{shape:?}"), format!("{expected:?}"));
@@ -83,6 +65,43 @@ impl Context<'_> {
         let weight = channels_last(&weight, conv.group_inputs(), conv.taps());
         let weights = self.weights(out_channels, weight, a.weight_bits)?;
         self.layer(conv, false, weights, a.relu)
+    }
+
+    /// One of each attribute for every spatial axis, which input and output have as many of.
+    pub(super) fn expect_axes(&self, spatial: usize, attributes: &[(&'static str, usize)]) -> Result<(), LoadError> {
+        let values = [
+            ("number of spatial axes of the input", self.input.shape.len().saturating_sub(1)),
+            ("number of spatial axes of the output", self.output.shape.len().saturating_sub(1)),
+        ];
+        match attributes.iter().chain(&values).find(|(_, got)| *got != spatial) {
+            Some(&(what, got)) => Err(self.wrong(what, got, spatial)),
+            None => Ok(()),
+        }
+    }
+
+    /// The tensor `weight` of a convolution: its name, shape and codes.
+    pub(super) fn spatial_weight(&self, spatial: usize) -> Result<(String, Vec<usize>, Vec<i8>), LoadError> {
+        let name = format!("{}.weight", self.node.name);
+        let (shape, weight) = self.tensors.any_shape::<i8>(&self.place, &name)?;
+        if shape.len() != spatial + 2 {
+            let got = format!("{shape:?}");
+            return Err(invalid(format!("tensor `{name}`"), "shape", got, format!("{} axes", spatial + 2)));
+        }
+        Ok((name, shape, weight))
+    }
+
+    /// What a convolution's padded input and its work may be at most.
+    pub(super) fn expect_bounded(&self, conv: &Conv) -> Result<(), LoadError> {
+        let extents = conv.axes.iter().map(|a| a.input.saturating_add(a.padding[0]).saturating_add(a.padding[1]));
+        let padded = extents.fold(conv.in_channels, usize::saturating_mul);
+        if padded > MOST_ELEMENTS {
+            return Err(self.wrong("elements of the padded input", padded, format!("at most {MOST_ELEMENTS}")));
+        }
+        let taps = conv.pixels().saturating_mul(conv.taps());
+        if taps > MOST_TAPS {
+            return Err(self.wrong("output pixels times taps", taps, format!("at most {MOST_TAPS}")));
+        }
+        Ok(())
     }
 
     /// The parameters that all layers have; `codes` are OHWI.

@@ -4,7 +4,7 @@ use super::Context;
 use super::layer::Weights;
 use crate::document;
 use crate::error::{At, LoadError, invalid};
-use crate::network::{MOST_ELEMENTS, MOST_PHASES, MOST_TAPS, Operator, TransposedNode};
+use crate::network::{MOST_ELEMENTS, MOST_PHASES, Operator, TransposedNode};
 use qexact_reference::Layer;
 use qexact_reference::layer::LayerParts;
 use qexact_reference::transposed::{TransposedAxis, TransposedConv, weight_from_torch};
@@ -12,24 +12,16 @@ use qexact_reference::transposed::{TransposedAxis, TransposedConv, weight_from_t
 impl Context<'_> {
     pub(super) fn conv_transpose(&self, spatial: usize) -> Result<Operator, LoadError> {
         let a: document::ConvTranspose = self.attributes()?;
-        for (what, got) in [
-            ("number of strides", a.stride.len()),
-            ("number of paddings", a.padding.len()),
-            ("number of output paddings", a.output_padding.len()),
-            ("number of dilations", a.dilation.len()),
-            ("number of spatial axes of the input", self.input.shape.len().saturating_sub(1)),
-            ("number of spatial axes of the output", self.output.shape.len().saturating_sub(1)),
-        ] {
-            if got != spatial {
-                return Err(self.wrong(what, got, spatial));
-            }
-        }
-        let name = format!("{}.weight", self.node.name);
-        let (shape, weight) = self.tensors.any_shape::<i8>(&self.place, &name)?;
-        if shape.len() != spatial + 2 {
-            let got = format!("{shape:?}");
-            return Err(invalid(format!("tensor `{name}`"), "shape", got, format!("{} axes", spatial + 2)));
-        }
+        self.expect_axes(
+            spatial,
+            &[
+                ("number of strides", a.stride.len()),
+                ("number of paddings", a.padding.len()),
+                ("number of output paddings", a.output_padding.len()),
+                ("number of dilations", a.dilation.len()),
+            ],
+        )?;
+        let (name, shape, weight) = self.spatial_weight(spatial)?;
         let (in_channels, out_channels) = (self.input.shape[0], self.output.shape[0]);
         if a.groups == 0 || in_channels % a.groups != 0 || out_channels % a.groups != 0 {
             let expected = format!("a divisor of the {in_channels} and {out_channels} channels");
@@ -54,7 +46,7 @@ impl Context<'_> {
         let shape = TransposedConv { batch: 1, in_channels, out_channels, groups: a.groups, axes };
         let extents = shape.output_extents().at(|| self.place.clone())?;
         self.expect_output_shape(&[&[out_channels], &extents[3 - spatial..]].concat())?;
-        self.expect_bounded(&shape, extents)?;
+        self.expect_bounded_phases(&shape, extents)?;
         let weight = weight_from_torch(&weight, &shape).at(|| self.place.clone())?;
         let weights = self.weights(out_channels, weight, None)?;
         let rule = self.layer_rule(out_channels, false, &weights, a.relu)?;
@@ -63,15 +55,7 @@ impl Context<'_> {
         let node = TransposedNode { shape, input, weight, weight_zero_point, weight_scales: scales.len(), rule };
         let at = || self.place.clone();
         for phase in shape.phases().at(at)? {
-            let padded = phase.shape.axes.iter().map(|a| a.input + a.padding[0] + a.padding[1]).product::<usize>();
-            if padded.saturating_mul(in_channels) > MOST_ELEMENTS {
-                let got = padded.saturating_mul(in_channels);
-                return Err(self.wrong("elements of the padded input", got, format!("at most {MOST_ELEMENTS}")));
-            }
-            let taps = phase.shape.pixels().saturating_mul(phase.shape.taps());
-            if taps > MOST_TAPS {
-                return Err(self.wrong("output pixels times taps", taps, format!("at most {MOST_TAPS}")));
-            }
+            self.expect_bounded(&phase.shape)?;
             let weight = phase.weight(&node.weight, &node.weight_zero_point).at(at)?;
             Layer::new(LayerParts { shape: phase.shape, weight: &weight, ..node.parts() }).at(at)?;
         }
@@ -79,7 +63,7 @@ impl Context<'_> {
     }
 
     /// Each phase has weights of its own, also one that no tap reaches.
-    fn expect_bounded(&self, shape: &TransposedConv, extents: [usize; 3]) -> Result<(), LoadError> {
+    fn expect_bounded_phases(&self, shape: &TransposedConv, extents: [usize; 3]) -> Result<(), LoadError> {
         let phases = shape.axes.iter().zip(extents).map(|(axis, extent)| axis.stride.min(extent));
         let phases = phases.fold(1, usize::saturating_mul);
         if phases > MOST_PHASES {
