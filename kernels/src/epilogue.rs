@@ -11,6 +11,7 @@
 //! Signed inputs are read as x + 128: then z_X + 128 takes the place of z_X. All sums wrap in int32, so the
 //! order of the terms does not matter.
 
+use crate::aligned::Aligned;
 use crate::gather::View;
 use crate::pack::Order;
 use alloc::vec;
@@ -31,15 +32,15 @@ pub(crate) const ACCUMULATORS: Store = 2;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Epilogue {
     /// Accumulators begin with this, zero points and an int32 bias: `[view][position]`.
-    pub initial: Vec<i32>,
+    pub initial: Aligned<i32>,
     /// z_W, or empty where all are 0.
-    pub weight_zero_point: Vec<i32>,
+    pub weight_zero_point: Aligned<i32>,
     /// R6: the multiplier; R9: the scale.
-    pub multiplier: Vec<f32>,
+    pub multiplier: Aligned<f32>,
     /// R8b, R8c, R9: the float bias, or empty where there is none.
-    pub bias: Vec<f32>,
+    pub bias: Aligned<f32>,
     /// R8: factor of the bias, 1 for an addend (a fused multiply-add with factor 1 is a sum).
-    pub reciprocal: Vec<f32>,
+    pub reciprocal: Aligned<f32>,
     /// R6: added after rounding; like `lo` and `hi`, in codes that signed outputs shift up by 128.
     pub zero_point: i16,
     /// R6: smallest code.
@@ -64,7 +65,7 @@ impl Epilogue {
         sums: &ColumnSums,
         rule: &Rule,
     ) -> Epilogue {
-        let at = |f: &dyn Fn(usize) -> f32| order.iter().map(|c| c.map_or(0.0, f)).collect::<Vec<f32>>();
+        let at = |f: &dyn Fn(usize) -> f32| order.iter().map(|c| c.map_or(0.0, f)).collect::<Aligned<f32>>();
         let x_zero = if input.is_signed() { input_zero_point + 128 } else { input_zero_point };
         let mut e = Epilogue {
             initial: views

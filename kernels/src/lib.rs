@@ -42,6 +42,7 @@
 
 extern crate alloc;
 
+mod aligned;
 mod binary;
 mod choose;
 mod drive;
