@@ -5,7 +5,7 @@ use crate::gather::Runs;
 use crate::micro::{Kind, Microkernel, Window, fold};
 use crate::pack::WeightFormat;
 use core::fmt;
-use qexact_reference::{Axis, Conv, NarrowType};
+use qexact_reference::{Axis, Conv, Layer, NarrowType};
 
 /// Every microkernel there is. Plans choose from it and tests run through it.
 #[cfg(target_arch = "x86_64")]
@@ -26,8 +26,8 @@ static ALL: &[Microkernel] = &[
     crate::x86_64::fields512::GEMM2,
     crate::x86_64::fields512::GEMM1,
     crate::x86_64::depthwise_rows512::DEPTHWISE,
-    crate::x86_64::depthwise_rows512::DEPTHWISE3,
-    crate::x86_64::depthwise_rows512::DEPTHWISE3_STRIDE2,
+    crate::x86_64::depthwise_direct512::DEPTHWISE3,
+    crate::x86_64::depthwise_direct512::DEPTHWISE3_STRIDE2,
     crate::x86_64::depthwise_rows512::DEPTHWISE5,
     crate::x86_64::depthwise_rows512::DEPTHWISE5_STRIDE2,
     crate::x86_64::grouped_rows512::GROUPED4,
@@ -64,8 +64,19 @@ pub struct Choice {
 }
 
 /// The kernel for a shape: a pure function, so that any machine can ask what another would choose.
+/// Weight zero points are taken to be 0.
 pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
-    let kernel = kinds(shape).into_iter().find_map(|kind| find(isa, kind));
+    choose_among(isa, shape, |_| true)
+}
+
+/// The same for a layer with its weights: where their zero points are not 0, some kernels do not serve.
+pub(crate) fn choose_for(isa: IsaName, layer: &Layer<'_>) -> Choice {
+    let zero_points = (0..layer.shape().out_channels).any(|c| layer.weight_zero_point(c) != 0);
+    choose_among(isa, layer.shape(), |kind| !(zero_points && matches!(kind, Kind::DepthwiseDirect { .. })))
+}
+
+fn choose_among(isa: IsaName, shape: &Conv, serves: impl Fn(Kind) -> bool) -> Choice {
+    let kernel = kinds(shape).into_iter().filter(|kind| serves(*kind)).find_map(|kind| find(isa, kind));
     let rows = shape.groups == 1 && shape.axes[2].dilation == 1;
     Choice { kernel, runs: if rows { Runs::KernelRows } else { Runs::Taps } }
 }
@@ -73,7 +84,15 @@ pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
 /// The kernel for a shape whose weights are packed codes of 4 bits or less. Where an instruction set has none for them
 /// they are unpacked, once, for the ordinary one.
 pub fn choose_narrow(isa: IsaName, shape: &Conv, weight: NarrowType) -> Choice {
-    let ordinary = choose(isa, shape);
+    narrow(choose(isa, shape), isa, shape, weight)
+}
+
+/// The same for a layer with its weights unpacked.
+pub(crate) fn choose_narrow_for(isa: IsaName, layer: &Layer<'_>, weight: NarrowType) -> Choice {
+    narrow(choose_for(isa, layer), isa, layer.shape(), weight)
+}
+
+fn narrow(ordinary: Choice, isa: IsaName, shape: &Conv, weight: NarrowType) -> Choice {
     let bits = weight.bits();
     let kernel = ALL.iter().find(|kernel| kernel.isa == isa && kernel.format == WeightFormat::Fields { bits });
     // Binary weights have no 0 to fill up a quad with.
@@ -83,28 +102,33 @@ pub fn choose_narrow(isa: IsaName, shape: &Conv, weight: NarrowType) -> Choice {
 }
 
 /// The kinds of kernels that serve a shape, best first.
-fn kinds(shape: &Conv) -> [Kind; 3] {
+fn kinds(shape: &Conv) -> [Kind; 4] {
     let [depth, height, width] = shape.axes;
     // Rows of pixels lie in planes.
     let plane = depth == Axis::UNIT;
     match (shape.group_inputs(), shape.group_outputs()) {
-        _ if shape.groups == 1 => [Kind::Gemm; 3],
+        _ if shape.groups == 1 => [Kind::Gemm; 4],
         // A kernel of one row has nothing to put side by side.
         (1, 1) if plane && height.kernel > 1 => {
             let [high, wide] = fold(&height, &width, 4);
             let (blocks, columns) = (height.kernel.div_ceil(high), width.kernel.div_ceil(wide));
             let window = Window::Fixed { kernel: columns, blocks, stride: width.stride / wide };
             let window = if width.dilation == 1 { window } else { Window::Any };
-            [Kind::DepthwiseRows(window), Kind::DepthwiseRows(Window::Any), Kind::Depthwise]
+            let rows = [Kind::DepthwiseRows(window), Kind::DepthwiseRows(Window::Any), Kind::Depthwise];
+            let direct = Kind::DepthwiseDirect { stride: width.stride };
+            let same = [height, width].map(|axis| (axis.kernel, axis.stride, axis.dilation));
+            let first = if same == [(3, width.stride, 1); 2] { direct } else { rows[0] };
+            [first, rows[0], rows[1], rows[2]]
         }
-        (1, 1) => [Kind::Depthwise; 3],
+        (1, 1) => [Kind::Depthwise; 4],
         (2 | 4 | 8 | 16, _) if plane && shape.group_inputs() == shape.group_outputs() => {
             let quads = shape.group_inputs().div_ceil(4);
             let window = Window::Fixed { kernel: width.kernel, blocks: height.kernel, stride: width.stride };
             let window = if width.dilation == 1 { window } else { Window::Any };
-            [Kind::GroupedRows { quads, window }, Kind::GroupedRows { quads, window: Window::Any }, Kind::Gemm]
+            let any = Kind::GroupedRows { quads, window: Window::Any };
+            [Kind::GroupedRows { quads, window }, any, Kind::Gemm, Kind::Gemm]
         }
-        _ => [Kind::Gemm; 3],
+        _ => [Kind::Gemm; 4],
     }
 }
 
@@ -124,8 +148,8 @@ mod tests {
     fn shapes_get_the_kernel_that_knows_most_of_them() {
         let name = |isa, shape: &str| choose(isa, &shape.parse().unwrap()).to_string();
         for (shape, kernel) in [
-            ("conv ic32oc32g32ih8kh3ph1", "depthwise_rows_avx512_vnni_7x64_3x3"),
-            ("conv ic32oc32g32ih8kh3sh2ph1", "depthwise_rows_avx512_vnni_7x64_3x3_stride2"),
+            ("conv ic32oc32g32ih8kh3ph1", "depthwise_direct_avx512_vnni_3x3"),
+            ("conv ic32oc32g32ih8kh3sh2ph1", "depthwise_direct_avx512_vnni_3x3_stride2"),
             ("conv ic32oc32g32ih8kh3sh1sw2ph1", "depthwise_rows_avx512_vnni_6x64"),
             ("conv ic32oc32g32ih8kh5ph2", "depthwise_rows_avx512_vnni_7x64_5x5"),
             ("conv ic32oc32g32ih8kh5sh2ph2", "depthwise_rows_avx512_vnni_7x64_5x5_stride2"),

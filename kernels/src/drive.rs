@@ -73,7 +73,7 @@ impl Packed {
                 let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
                 (Reads::Runs(gather), weights, order)
             }
-            Kind::DepthwiseRows(_) | Kind::GroupedRows { .. } => {
+            Kind::DepthwiseRows(_) | Kind::DepthwiseDirect { .. } | Kind::GroupedRows { .. } => {
                 let rows = Rows::new(shape, kernel)?;
                 let (weights, order) = rows.pack(layer, kernel);
                 (Reads::Rows(rows), weights, order)
@@ -395,8 +395,7 @@ impl Driver<'_> {
             output: block.tile.as_mut_ptr().cast(),
             stride: width * element,
             channels: panel.channels,
-            segment: 0,
-            block: 0,
+            ..Tile::of(epilogue, panel.first)
         };
         if direct {
             tile.stride = self.target.stride();

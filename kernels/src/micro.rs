@@ -31,7 +31,7 @@ pub(crate) struct Tile<'a> {
     pub channel: usize,
     /// Rows. GEMM functions compute tiles of a fixed number of rows, of which this is a multiple.
     pub count: usize,
-    /// Number of runs.
+    /// Number of runs; of output lines, for direct kernels.
     pub runs: usize,
     /// Quads of codes of each run. Depthwise kernels, whose runs are taps, load whole blocks of channels instead; the
     /// runs of row kernels are staged columns of so many blocks.
@@ -63,6 +63,25 @@ pub(crate) struct Tile<'a> {
     pub segment: usize,
     /// Bytes between the blocks of a staged column; row kernels only.
     pub block: usize,
+    /// Where columns of the input are; direct kernels only.
+    pub columns: Columns,
+}
+
+/// What a direct kernel reads: input rows where they lie, with padding to their left and right.
+#[derive(Clone, Copy)]
+pub(crate) struct Columns {
+    /// Bytes between pixels of the input.
+    pub pitch: usize,
+    /// The input column that the first pixel's window begins with; one to the left of the image wraps around.
+    pub first: usize,
+    /// Columns of the input.
+    pub inside: usize,
+    /// A register of zero points, for all others.
+    pub padding: *const u8,
+    /// Output pixels from a segment to the next.
+    pub distance: usize,
+    /// Bytes between output lines.
+    pub line: usize,
 }
 
 impl Tile<'_> {
@@ -90,6 +109,7 @@ impl Tile<'_> {
             channels: 0,
             segment: 0,
             block: 0,
+            columns: Columns { pitch: 0, first: 0, inside: 0, padding: null(), distance: 0, line: 0 },
         }
     }
 }
@@ -123,7 +143,8 @@ pub(crate) type StageFn = unsafe fn(&Stage<'_>);
 /// # Safety
 /// * The CPU has the instruction set of the [`Microkernel`] it comes from.
 /// * `rows` holds a pointer a row and `offsets` an offset a run; their sum is readable from `channel` on
-///   for `quads` · 4 bytes or `pairs` · 2 words (GEMM) or for one block of channels (depthwise).
+///   for `quads` · 4 bytes or `pairs` · 2 words (GEMM) or for one block of channels (depthwise). Direct kernels: four
+///   rows for every one or, with stride 1, two lines, each readable from `inside` columns for `channels` channels.
 /// * `widened` is writable for [`Microkernel::widened`] bytes for each of `runs` · `pairs` pairs.
 /// * `weights` points to one panel packed in the kernel's format for these runs.
 /// * `initial`, and from `first` on the vectors of `epilogue`, reach over all channels of the panel; `row_sums` holds
@@ -144,6 +165,8 @@ pub(crate) enum Kind {
     /// The same, by rows of output pixels over staged columns that hold vertically adjacent codes of a channel side
     /// by side.
     DepthwiseRows(Window),
+    /// The same, 3 × 3, undilated, by lines of output pixels over the input itself. Weight zero points are 0.
+    DepthwiseDirect { stride: usize },
     /// Groups of 4 · `quads` inputs and as many outputs, by rows of output pixels over staged columns.
     GroupedRows { quads: usize, window: Window },
 }
@@ -202,7 +225,7 @@ impl Microkernel {
     pub(crate) fn takes_rows(&self, rows: usize) -> bool {
         let fixed = match self.kind {
             Kind::DepthwiseRows(window) | Kind::GroupedRows { window, .. } => window != Window::Any,
-            Kind::Gemm | Kind::Depthwise => false,
+            Kind::Gemm | Kind::Depthwise | Kind::DepthwiseDirect { .. } => false,
         };
         fixed && rows >= self.rows
     }

@@ -23,6 +23,7 @@
 //! A **grouped** band stages rows one after the other: a fold is one code. Groups of fewer than four channels are
 //! merged to four, with zero weights between them.
 
+mod direct;
 mod pack;
 mod stage;
 
@@ -32,11 +33,14 @@ use super::memory::Memory;
 use super::{Driver, even_parts};
 use crate::epilogue::CODES;
 use crate::micro::{Kind, Microkernel, Tile, fold};
+use crate::pack::Panel;
 use core::ops::Range;
 use qexact_reference::{Axis, Conv, Error};
 
 /// Staged bytes that leave room in the L1 cache for weights and outputs.
 const STAGED_BYTES: usize = 40 << 10;
+/// Bytes of the input behind a band that is read where it lies, once a panel.
+const DIRECT_BYTES: usize = 32 << 10;
 /// Blocks of columns that are staged in the time in which the driver gets from one call to the next.
 const CALL: usize = 8;
 /// Bytes of a register that hold the codes of one column.
@@ -87,6 +91,8 @@ impl Rows {
         let (fold, cell) = match kernel.kind {
             // Four vectors of dwords for a register of channels.
             Kind::DepthwiseRows(_) => (fold(&height, &width, kernel.format.depth()), 4 * register),
+            // Nothing is staged: a band is what its input rows leave of the cache.
+            Kind::DepthwiseDirect { .. } => ([kernel.format.depth(), 1], 0),
             _ => ([1, 1], register),
         };
         let blocks = height.kernel.div_ceil(fold[0]);
@@ -113,6 +119,13 @@ impl Rows {
             cell,
             shift_weights: 5 * taps * blocks * register,
         };
+        if kernel.stage.is_none() {
+            let row = width.input * shape.in_channels;
+            let lines = ((DIRECT_BYTES / row).saturating_sub(height.kernel) / height.stride + 1) / shifts * shifts;
+            (rows.band, rows.pixels) =
+                (lines.clamp(shifts, output_height.max(shifts)).min(output_height), output_width);
+            return Ok(rows);
+        }
         // Each segment should fill a tile.
         let segments = match kernel.kind {
             Kind::DepthwiseRows(_) => segments(shape.out_channels, register).into_iter().max().unwrap_or(1),
@@ -200,13 +213,14 @@ impl<'s> Scratch<'s> {
         let register = 4 * kernel.lanes;
         let blocks = rows.staged_blocks(rows.band);
         let codes = blocks * rows.fold[0] * rows.fold[1];
+        let staged = usize::from(kernel.stage.is_some());
         Scratch {
             padding: memory.take(rows.width.input * rows.in_channels + register),
             staged: memory.take(blocks * rows.block_len()),
-            pointers: memory.take(TABLES * rows.pixels * rows.taps),
+            pointers: memory.take(TABLES * rows.pixels * rows.taps * staged),
             tile: memory.take(rows.pixels * register),
-            sources: memory.take(codes * MOST_SEGMENTS),
-            edge: memory.take(codes * MOST_SEGMENTS * register),
+            sources: memory.take(codes * MOST_SEGMENTS * staged),
+            edge: memory.take(codes * MOST_SEGMENTS * register * staged),
             offsets: memory.take(codes),
             rows: memory.take(codes),
         }
@@ -268,6 +282,10 @@ impl Driver<'_> {
         for (row, &offset) in scratch.rows.iter_mut().zip(&*scratch.offsets) {
             *row = if offset == PADDING { scratch.padding.as_ptr() } else { input[offset..].as_ptr() };
         }
+        if kernel.stage.is_none() {
+            // SAFETY: passed on; the rows were just written.
+            return unsafe { self.direct(rows, band, scratch) };
+        }
         let mut staged = None;
         for panel in &self.packed.weights.panels {
             let inside = panel.within(&region.channels);
@@ -291,25 +309,15 @@ impl Driver<'_> {
                 fill_table(rows, kernel, length, scratch.staged.as_ptr(), table);
             }
 
-            let width = if depthwise { panel.vectors * kernel.lanes } else { LANE };
-            let direct = inside.start == panel.channel && self.packed.finish.is_none();
-            let element = if self.packed.store == CODES { 1 } else { 4 };
             let weights = self.packed.weights.of_panel(panel, 0);
             let tiles = tiles(kernel, length).map(|(count, size)| {
                 let function = || (kernel.tile)(size, panel.vectors, self.signed, self.packed.store);
                 (count, size, (count > 0).then(function))
             });
-            let mut tile = Tile {
-                runs: rows.taps,
-                quads: rows.blocks,
-                stride: if direct { self.target.stride() } else { width * element },
-                channels: if direct { inside.len() } else { panel.channels },
-                block: rows.block_len(),
-                ..Tile::of(&self.packed.epilogue, panel.first)
-            };
-            tile.segment = distance * tile.stride;
+            let (tile, direct) = self.row_tile(panel, &inside, distance);
+            let mut tile = Tile { runs: rows.taps, quads: rows.blocks, block: rows.block_len(), ..tile };
             for line in 0..band.lines {
-                let first = (band.image * rows.output_height + band.y + line) * rows.output_width + band.columns.start;
+                let first = band.first(rows, line);
                 let output =
                     if direct { self.target.at(first, inside.start) } else { scratch.tile.as_mut_ptr().cast() };
                 let (group, shift) = (line / rows.shifts, line % rows.shifts);
@@ -331,10 +339,34 @@ impl Driver<'_> {
                 if !direct {
                     let row = first..first + band.columns.len();
                     // SAFETY: the tile buffer was just filled.
-                    unsafe { self.copy_out(&row, &inside, panel, width, scratch.tile) };
+                    unsafe { self.copy_out(&row, &inside, panel, panel.vectors * kernel.lanes, scratch.tile) };
                 }
             }
         }
+    }
+}
+
+impl Driver<'_> {
+    /// A tile of no pixels yet for a panel's channels in segments `distance` pixels apart, and whether it is stored
+    /// straight into the output.
+    fn row_tile(&self, panel: &Panel, inside: &Range<usize>, distance: usize) -> (Tile<'_>, bool) {
+        let direct = inside.start == panel.channel && self.packed.finish.is_none();
+        let element = if self.packed.store == CODES { 1 } else { 4 };
+        let width = panel.vectors * self.packed.kernel.lanes;
+        let mut tile = Tile {
+            stride: if direct { self.target.stride() } else { width * element },
+            channels: if direct { inside.len() } else { panel.channels },
+            ..Tile::of(&self.packed.epilogue, panel.first)
+        };
+        tile.segment = distance * tile.stride;
+        (tile, direct)
+    }
+}
+
+impl Band {
+    /// The output pixel that a line begins with, counted through the batch.
+    fn first(&self, rows: &Rows, line: usize) -> usize {
+        (self.image * rows.output_height + self.y + line) * rows.output_width + self.columns.start
     }
 }
 

@@ -45,8 +45,6 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     }),
 };
 
-pub(crate) const DEPTHWISE3: Microkernel = windowed::<3, 1>("depthwise_rows_avx512_vnni_7x64_3x3");
-pub(crate) const DEPTHWISE3_STRIDE2: Microkernel = windowed::<2, 2>("depthwise_rows_avx512_vnni_7x64_3x3_stride2");
 pub(crate) const DEPTHWISE5: Microkernel = windowed::<5, 2>("depthwise_rows_avx512_vnni_7x64_5x5");
 pub(crate) const DEPTHWISE5_STRIDE2: Microkernel = windowed::<3, 3>("depthwise_rows_avx512_vnni_7x64_5x5_stride2");
 
@@ -403,7 +401,7 @@ unsafe fn store_codes<const MR: usize, const FOLD: usize, const BIAS: bool>(
 /// # Safety
 /// As [`store_codes`].
 #[inline(always)]
-unsafe fn store_segments<const FOLD: usize>(codes: __m512i, y: *mut u8, t: &Tile<'_>) {
+pub(super) unsafe fn store_segments<const FOLD: usize>(codes: __m512i, y: *mut u8, t: &Tile<'_>) {
     let mask = epilogue::below(t.channels);
     // SAFETY: every segment's pixel is writable for `channels` channels, the mask leaves out what lies beyond.
     unsafe {
@@ -429,7 +427,7 @@ unsafe fn store_segments<const FOLD: usize>(codes: __m512i, y: *mut u8, t: &Tile
 /// As [`store_codes`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn store_words<const MR: usize, const FOLD: usize, const STORE: Store>(
+pub(super) unsafe fn store_words<const MR: usize, const FOLD: usize, const STORE: Store>(
     acc: [[__m512i; 4]; MR],
     y: *mut u8,
     t: &Tile<'_>,

@@ -8,6 +8,7 @@
 pub(crate) mod avx2;
 pub(crate) mod avx512_vnni;
 pub(crate) mod avx_vnni;
+pub(crate) mod depthwise_direct512;
 pub(crate) mod depthwise_rows512;
 mod epilogue256;
 mod epilogue512;
