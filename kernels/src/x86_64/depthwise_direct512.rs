@@ -109,6 +109,12 @@ unsafe fn pixels<
     unsafe {
         let rows: [*const u8; ROWS] = core::array::from_fn(|row| (*t.rows.add(row)).wrapping_add(t.channel));
         let ends = epilogue::ends(t);
+        let mut multiplier = [_mm512_setzero_ps(); 4];
+        if STORE == CODES {
+            for v in 0..4 {
+                multiplier[v] = _mm512_loadu_ps(t.epilogue.multiplier.as_ptr().add(t.first + 16 * v));
+            }
+        }
         let mut columns = [[_mm512_setzero_si512(); 4]; KERNEL];
         for (k, kept) in columns.iter_mut().enumerate().skip(STRIDE) {
             *kept = column::<STRIDE, ROWS, FOLD, SIGNED>(rows, k - STRIDE, t);
@@ -121,23 +127,26 @@ unsafe fn pixels<
                     column::<STRIDE, ROWS, FOLD, SIGNED>(rows, x * STRIDE + k, t)
                 };
             }
-            for line in 0..LINES {
-                let mut acc = load::<4>(t.initial.cast());
-                let weights = t.weights.add(line * LINE_WEIGHTS);
-                for v in 0..4 {
-                    for k in 0..KERNEL {
-                        let weights = _mm512_loadu_si512(weights.add((k * 4 + v) * 64).cast());
-                        acc[v] = _mm512_dpbusd_epi32(acc[v], columns[k][v], weights);
-                    }
-                    if STORE == CODES {
-                        [acc[v]] = epilogue::scale_pixels::<1, BIAS>([acc[v]], t.first + 16 * v, t);
+            // Sums side by side: while one waits for its last product, the CPU has others at hand.
+            let mut acc = [load::<4>(t.initial.cast()); LINES];
+            for k in 0..KERNEL {
+                for line in 0..LINES {
+                    for v in 0..4 {
+                        let weights = t.weights.add(line * LINE_WEIGHTS + (k * 4 + v) * 64);
+                        let weights = _mm512_loadu_si512(weights.cast());
+                        acc[line][v] = _mm512_dpbusd_epi32(acc[line][v], columns[k][v], weights);
                     }
                 }
+            }
+            for line in 0..LINES {
                 let y = t.output.wrapping_add(line * t.columns.line + x * t.stride);
                 if STORE == CODES {
-                    store_segments::<FOLD>(epilogue::narrow(acc, ends), y, t);
+                    for v in 0..4 {
+                        acc[line][v] = epilogue::scale::<BIAS>(acc[line][v], multiplier[v], t.first + 16 * v, t);
+                    }
+                    store_segments::<FOLD>(epilogue::narrow(acc[line], ends), y, t);
                 } else {
-                    store_words::<1, FOLD, STORE>([acc], y, t);
+                    store_words::<1, FOLD, STORE>([acc[line]], y, t);
                 }
             }
         }

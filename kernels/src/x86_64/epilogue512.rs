@@ -98,7 +98,7 @@ pub(super) unsafe fn multiply_weight_zero_points<const MR: usize, const NV: usiz
 /// # Safety
 /// The epilogue's vectors reach 16 elements beyond `at`.
 #[inline(always)]
-unsafe fn scale<const BIAS: bool>(acc: __m512i, multiplier: __m512, at: usize, t: &Tile<'_>) -> __m512i {
+pub(super) unsafe fn scale<const BIAS: bool>(acc: __m512i, multiplier: __m512, at: usize, t: &Tile<'_>) -> __m512i {
     let e = t.epilogue;
     // SAFETY: by this function's contract.
     unsafe {
