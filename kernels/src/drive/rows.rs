@@ -39,8 +39,10 @@ use qexact_reference::{Axis, Conv, Error};
 
 /// Staged bytes that leave room in the L1 cache for weights and outputs.
 const STAGED_BYTES: usize = 40 << 10;
-/// Bytes of the input behind a band that is read where it lies, once a panel.
+/// Bytes of the input behind a band that is read where it lies, once a panel: what fits into the L1 cache …
 const DIRECT_BYTES: usize = 32 << 10;
+/// … or all of an image, if it is small: then a call less is worth more.
+const DIRECT_IMAGE: usize = 128 << 10;
 /// Blocks of columns that are staged in the time in which the driver gets from one call to the next.
 const CALL: usize = 8;
 /// Bytes of a register that hold the codes of one column.
@@ -121,9 +123,9 @@ impl Rows {
         };
         if kernel.stage.is_none() {
             let row = width.input * shape.in_channels;
-            let lines = ((DIRECT_BYTES / row).saturating_sub(height.kernel) / height.stride + 1) / shifts * shifts;
-            (rows.band, rows.pixels) =
-                (lines.clamp(shifts, output_height.max(shifts)).min(output_height), output_width);
+            let bytes = if row * height.input <= DIRECT_IMAGE { DIRECT_IMAGE } else { DIRECT_BYTES };
+            let lines = ((bytes / row).saturating_sub(height.kernel) / height.stride + 1) / shifts * shifts;
+            (rows.band, rows.pixels) = (lines.max(shifts).min(output_height), output_width);
             return Ok(rows);
         }
         // Each segment should fill a tile.

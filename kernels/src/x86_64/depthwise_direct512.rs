@@ -68,6 +68,32 @@ fn lines_for<const STRIDE: usize, const FOLD: usize, const SIGNED: bool>(store: 
 /// The contract of [`TileFn`]; weight zero points are 0.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn lines<const STRIDE: usize, const FOLD: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
+    let (bias, full) = (STORE == CODES && !t.epilogue.bias.is_empty(), t.channels == 64 / FOLD);
+    // SAFETY: passed on.
+    unsafe {
+        match (bias, full) {
+            (false, true) => lines_of::<STRIDE, FOLD, SIGNED, STORE, false, true>(t),
+            (false, false) => lines_of::<STRIDE, FOLD, SIGNED, STORE, false, false>(t),
+            (true, _) => lines_of::<STRIDE, FOLD, SIGNED, STORE, true, false>(t),
+        }
+    }
+}
+
+/// `BIAS`: R6 adds a float. `FULL`: registers are, and need no masks, which take 6 to 9 % of the time.
+///
+/// # Safety
+/// As [`lines`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn lines_of<
+    const STRIDE: usize,
+    const FOLD: usize,
+    const SIGNED: bool,
+    const STORE: Store,
+    const BIAS: bool,
+    const FULL: bool,
+>(
+    t: &Tile<'_>,
+) {
     // Lines that share their columns.
     let each = 3 - STRIDE;
     for line in (0..t.runs).step_by(each) {
@@ -78,17 +104,16 @@ unsafe fn lines<const STRIDE: usize, const FOLD: usize, const SIGNED: bool, cons
         };
         // SAFETY: passed on.
         unsafe {
-            match (t.runs - line >= 2 && each == 2, STORE == CODES && !t.epilogue.bias.is_empty()) {
-                (true, false) => pixels::<STRIDE, 2, 4, FOLD, SIGNED, STORE, false>(&tile),
-                (true, true) => pixels::<STRIDE, 2, 4, FOLD, SIGNED, STORE, true>(&tile),
-                (false, false) => pixels::<STRIDE, 1, 3, FOLD, SIGNED, STORE, false>(&tile),
-                (false, true) => pixels::<STRIDE, 1, 3, FOLD, SIGNED, STORE, true>(&tile),
+            if each == 2 && t.runs - line >= 2 {
+                pixels::<STRIDE, 2, 4, FOLD, SIGNED, STORE, BIAS, FULL>(&tile);
+            } else {
+                pixels::<STRIDE, 1, 3, FOLD, SIGNED, STORE, BIAS, FULL>(&tile);
             }
         }
     }
 }
 
-/// The pixels of LINES output lines, which read ROWS input rows. `BIAS`: R6 adds a float.
+/// The pixels of LINES output lines, which read ROWS input rows.
 ///
 /// # Safety
 /// As [`lines`].
@@ -101,6 +126,7 @@ unsafe fn pixels<
     const SIGNED: bool,
     const STORE: Store,
     const BIAS: bool,
+    const FULL: bool,
 >(
     t: &Tile<'_>,
 ) {
@@ -117,14 +143,14 @@ unsafe fn pixels<
         }
         let mut columns = [[_mm512_setzero_si512(); 4]; KERNEL];
         for (k, kept) in columns.iter_mut().enumerate().skip(STRIDE) {
-            *kept = column::<STRIDE, ROWS, FOLD, SIGNED>(rows, k - STRIDE, t);
+            *kept = column::<STRIDE, ROWS, FOLD, SIGNED, FULL>(rows, k - STRIDE, t);
         }
         for x in 0..t.count {
             for k in 0..KERNEL {
                 columns[k] = if k + STRIDE < KERNEL {
                     columns[k + STRIDE]
                 } else {
-                    column::<STRIDE, ROWS, FOLD, SIGNED>(rows, x * STRIDE + k, t)
+                    column::<STRIDE, ROWS, FOLD, SIGNED, FULL>(rows, x * STRIDE + k, t)
                 };
             }
             // Sums side by side: while one waits for its last product, the CPU has others at hand.
@@ -144,7 +170,7 @@ unsafe fn pixels<
                     for v in 0..4 {
                         acc[line][v] = epilogue::scale::<BIAS>(acc[line][v], multiplier[v], t.first + 16 * v, t);
                     }
-                    store_segments::<FOLD>(epilogue::narrow(acc[line], ends), y, t);
+                    store_segments::<FOLD, FULL>(epilogue::narrow(acc[line], ends), y, t);
                 } else {
                     store_words::<1, FOLD, STORE>([acc[line]], y, t);
                 }
@@ -162,13 +188,13 @@ const LINE_WEIGHTS: usize = KERNEL * (4 + 1) * 64;
 /// As [`lines`]: columns inside the image are readable for the tile's channels.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn column<const STRIDE: usize, const ROWS: usize, const FOLD: usize, const SIGNED: bool>(
+unsafe fn column<const STRIDE: usize, const ROWS: usize, const FOLD: usize, const SIGNED: bool, const FULL: bool>(
     rows: [*const u8; ROWS],
     k: usize,
     t: &Tile<'_>,
 ) -> [__m512i; 4] {
     let c = &t.columns;
-    let mask = epilogue::below(t.channels);
+    let mask = if FULL { u64::MAX } else { epilogue::below(t.channels) };
     // Columns before the image are beyond its end, too: they wrap around.
     let at: [usize; FOLD] = core::array::from_fn(|f| c.first.wrapping_add(k + f * c.distance * STRIDE));
     let mut x = [_mm512_setzero_si512(); 4];
@@ -176,12 +202,12 @@ unsafe fn column<const STRIDE: usize, const ROWS: usize, const FOLD: usize, cons
     unsafe {
         if at.iter().all(|&at| at < c.inside) {
             for i in 0..ROWS {
-                x[i] = segments::<FOLD>(core::array::from_fn(|f| rows[i].wrapping_add(at[f] * c.pitch)), mask);
+                x[i] = segments::<FOLD, FULL>(core::array::from_fn(|f| rows[i].wrapping_add(at[f] * c.pitch)), mask);
             }
         } else {
             for i in 0..ROWS {
                 let from = |f: usize| if at[f] < c.inside { rows[i].wrapping_add(at[f] * c.pitch) } else { c.padding };
-                x[i] = segments::<FOLD>(core::array::from_fn(from), mask);
+                x[i] = segments::<FOLD, FULL>(core::array::from_fn(from), mask);
             }
         }
     }
@@ -198,12 +224,19 @@ unsafe fn column<const STRIDE: usize, const ROWS: usize, const FOLD: usize, cons
 /// # Safety
 /// They are readable.
 #[inline(always)]
-unsafe fn segments<const FOLD: usize>(from: [*const u8; FOLD], mask: u64) -> __m512i {
+unsafe fn segments<const FOLD: usize, const FULL: bool>(from: [*const u8; FOLD], mask: u64) -> __m512i {
     // SAFETY: by this function's contract; the instruction set is the caller's.
     unsafe {
-        let half = |f: usize| _mm256_maskz_loadu_epi8(mask as u32, from[f % FOLD].cast());
-        let lane = |f: usize| _mm_maskz_loadu_epi8(mask as u16, from[f % FOLD].cast());
+        let half = |f: usize| {
+            let from = from[f % FOLD].cast();
+            if FULL { _mm256_loadu_si256(from) } else { _mm256_maskz_loadu_epi8(mask as u32, from.cast()) }
+        };
+        let lane = |f: usize| {
+            let from = from[f % FOLD].cast();
+            if FULL { _mm_loadu_si128(from) } else { _mm_maskz_loadu_epi8(mask as u16, from.cast()) }
+        };
         match FOLD {
+            1 if FULL => _mm512_loadu_si512(from[0].cast()),
             1 => _mm512_maskz_loadu_epi8(mask, from[0].cast()),
             2 => _mm512_inserti64x4::<1>(_mm512_castsi256_si512(half(0)), half(1)),
             _ => {

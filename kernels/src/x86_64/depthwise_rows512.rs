@@ -243,7 +243,8 @@ unsafe fn window_tiles<
                 let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, corrections, t);
                 for i in 0..MR {
                     let high = epilogue::narrow_half([v2[i], v3[i]], ends);
-                    store_segments::<FOLD>(epilogue::narrow_words(low[i], high, ends), y.wrapping_add(i * t.stride), t);
+                    let codes = epilogue::narrow_words(low[i], high, ends);
+                    store_segments::<FOLD, false>(codes, y.wrapping_add(i * t.stride), t);
                 }
                 continue;
             }
@@ -391,18 +392,19 @@ unsafe fn store_codes<const MR: usize, const FOLD: usize, const BIAS: bool>(
     unsafe {
         let ends = epilogue::ends(t);
         for i in 0..MR {
-            store_segments::<FOLD>(epilogue::narrow(scaled[i], ends), y.wrapping_add(i * t.stride), t);
+            store_segments::<FOLD, false>(epilogue::narrow(scaled[i], ends), y.wrapping_add(i * t.stride), t);
         }
     }
 }
 
-/// Stores a pixel of each segment.
+/// Stores a pixel of each segment. `FULL`: of all channels that it has room for.
 ///
 /// # Safety
 /// As [`store_codes`].
 #[inline(always)]
-pub(super) unsafe fn store_segments<const FOLD: usize>(codes: __m512i, y: *mut u8, t: &Tile<'_>) {
-    let mask = epilogue::below(t.channels);
+pub(super) unsafe fn store_segments<const FOLD: usize, const FULL: bool>(codes: __m512i, y: *mut u8, t: &Tile<'_>) {
+    // The compiler makes plain stores of those with a mask of all channels.
+    let mask = if FULL { u64::MAX } else { epilogue::below(t.channels) };
     // SAFETY: every segment's pixel is writable for `channels` channels, the mask leaves out what lies beyond.
     unsafe {
         match FOLD {
