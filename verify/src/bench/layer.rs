@@ -4,6 +4,7 @@ use super::clock;
 use super::cpu;
 use super::shapes::Shape;
 use crate::fill::Random;
+use aligned_vec::{AVec, ConstAlign};
 use qexact_kernels::{Isa, Plan};
 use qexact_model::LayerNode;
 use qexact_reference::layer::LayerParts;
@@ -12,6 +13,7 @@ use qexact_reference::requantize::{
 };
 use qexact_reference::{CodeType, Error, Input, Layer, Output, Region, Rule};
 use std::fmt;
+use std::iter::repeat_n;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -39,8 +41,12 @@ pub struct Subject {
     weight: Vec<i8>,
     weight_zero_point: Vec<i32>,
     rule: Rule,
-    input: Vec<u8>,
+    input: Aligned<u8>,
 }
+
+/// Codes on a cache line, as runtimes allocate them. Kernels take any address, but a register's worth that crosses lines
+/// is two loads.
+type Aligned<T> = AVec<T, ConstAlign<64>>;
 
 /// The input's zero point, where it can be chosen.
 const ZERO_POINT: i32 = 128;
@@ -54,7 +60,7 @@ impl Subject {
     pub fn new(shape: Shape, rule: RuleName) -> Result<Subject, Error> {
         let weight = codes(1, shape.conv.weight_len()).map(|code| code as i8).collect();
         let rule = fitted(rule, shape.conv.out_channels, shape.conv.depth())?;
-        let input = codes(2, shape.conv.batch * shape.conv.image_len()).collect();
+        let input = Aligned::from_iter(0, codes(2, shape.conv.batch * shape.conv.image_len()));
         let (input_type, input_zero_point, weight_zero_point) = (CodeType::U8, ZERO_POINT, vec![0]);
         Ok(Subject { shape, input_type, input_zero_point, weight, weight_zero_point, rule, input })
     }
@@ -72,9 +78,11 @@ impl Subject {
             weight_zero_point: (0..conv.out_channels).map(|c| layer.weight_zero_point(c)).collect(),
             rule: layer.rule().clone(),
             // Narrower codes than 8 bits keep to their range.
-            input: codes(2, conv.batch * conv.image_len())
-                .map(|code| (layer.input().lo() + (u32::from(code) % span) as i32) as u8)
-                .collect(),
+            input: Aligned::from_iter(
+                0,
+                codes(2, conv.batch * conv.image_len())
+                    .map(|code| (layer.input().lo() + (u32::from(code) % span) as i32) as u8),
+            ),
         }
     }
 
@@ -157,19 +165,19 @@ fn fitted(rule: RuleName, channels: usize, depth: usize) -> Result<Rule, Error> 
 
 /// Outputs of any type.
 pub(super) enum Buffer {
-    U8(Vec<u8>),
-    I8(Vec<i8>),
-    I32(Vec<i32>),
-    F32(Vec<f32>),
+    U8(Aligned<u8>),
+    I8(Aligned<i8>),
+    I32(Aligned<i32>),
+    F32(Aligned<f32>),
 }
 
 impl Buffer {
     fn of(element_type: &str, len: usize) -> Buffer {
         match element_type {
-            "u8" => Buffer::U8(vec![0; len]),
-            "i8" => Buffer::I8(vec![0; len]),
-            "i32" => Buffer::I32(vec![0; len]),
-            _ => Buffer::F32(vec![0.0; len]),
+            "u8" => Buffer::U8(Aligned::from_iter(0, repeat_n(0, len))),
+            "i8" => Buffer::I8(Aligned::from_iter(0, repeat_n(0, len))),
+            "i32" => Buffer::I32(Aligned::from_iter(0, repeat_n(0, len))),
+            _ => Buffer::F32(Aligned::from_iter(0, repeat_n(0.0, len))),
         }
     }
 
