@@ -4,13 +4,18 @@ use crate::IsaName;
 use crate::gather::Runs;
 use crate::micro::{Kind, Microkernel, Window, fold};
 use crate::pack::WeightFormat;
+use crate::safe::safe_steps;
 use core::fmt;
-use qexact_reference::{Axis, Conv, NarrowType};
+use qexact_reference::{Axis, Conv, Layer, NarrowType};
 
 /// Every microkernel there is. Plans choose from it and tests run through it.
 #[cfg(target_arch = "x86_64")]
 static ALL: &[Microkernel] = &[
     crate::x86_64::avx2::GEMM,
+    crate::x86_64::maddubs::GEMM8,
+    crate::x86_64::maddubs::GEMM4,
+    crate::x86_64::maddubs::GEMM2,
+    crate::x86_64::maddubs::GEMM1,
     crate::x86_64::avx2::DEPTHWISE,
     crate::x86_64::rows_avx2::DEPTHWISE,
     crate::x86_64::rows_avx2::GROUPED4,
@@ -47,7 +52,7 @@ fn find(isa: IsaName, kind: Kind) -> Option<&'static Microkernel> {
     ALL.iter().find(|kernel| kernel.isa == isa && kernel.kind == kind)
 }
 
-/// The names of everything that [`choose`] and [`choose_narrow`] can return for an instruction set.
+/// The names of everything that [`choose`], [`choose_narrow`] and [`Choice::proven`] can return for an instruction set.
 pub fn kernels(isa: IsaName) -> impl Iterator<Item = &'static str> {
     let reference = (isa == IsaName::Reference).then_some(REFERENCE);
     ALL.iter().filter(move |kernel| kernel.isa == isa).map(|kernel| kernel.name).chain(reference)
@@ -63,7 +68,8 @@ pub struct Choice {
     pub(crate) runs: Runs,
 }
 
-/// The kernel for a shape: a pure function, so that any machine can ask what another would choose.
+/// The kernel for a shape, whatever the weights: a pure function, so that any machine can ask what another would choose.
+/// A plan, which knows its weights, may get a faster one: [`Choice::proven`].
 pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
     let kernel = kinds(shape).into_iter().find_map(|kind| find(isa, kind));
     let rows = shape.groups == 1 && shape.axes[2].dilation == 1;
@@ -80,6 +86,33 @@ pub fn choose_narrow(isa: IsaName, shape: &Conv, weight: NarrowType) -> Choice {
     let serves = ordinary.kernel.is_some_and(|k| k.kind == Kind::Gemm)
         && (bits > 1 || ordinary.runs.len(shape).is_multiple_of(4));
     Choice { kernel: kernel.filter(|_| serves).or(ordinary.kernel), ..ordinary }
+}
+
+impl Choice {
+    /// The kernel for a layer of the shape. Products of AVX2 may saturate in 16 bits, and the matrix kernel for any weights
+    /// avoids that by widening them. Where the layer's weights and the range of its codes prove that no input saturates,
+    /// in any channel, it gets the kernel that adds the most of them in 16 bits.
+    pub fn proven(self, layer: &Layer<'_>) -> Choice {
+        let Some(any) = self.kernel.filter(|kernel| kernel.kind == Kind::Gemm) else { return self };
+        let of_weights = ALL.iter().filter(|kernel| kernel.isa == any.isa && kernel.format.steps() > 0);
+        if of_weights.clone().next().is_none() {
+            return self;
+        }
+        let run_len = self.runs.len(layer.shape());
+        let quads = run_len.div_ceil(4);
+        // Steps are added up within a run.
+        let steps = safe_steps(layer.weight(), run_len, layer.input()).min(quads.next_power_of_two());
+        // A single step is a seventh faster, which the end of a short run takes back: 9 codes are 12 in quads, 10 in pairs.
+        let repays = steps > 1 || 10 * 4 * quads <= 11 * 2 * run_len.div_ceil(2);
+        let kernel = of_weights.filter(|kernel| kernel.format.steps() <= steps && repays);
+        let kernel = kernel.max_by_key(|kernel| kernel.format.steps());
+        Choice { kernel: kernel.or(self.kernel), ..self }
+    }
+
+    /// Quads of products that the kernel adds in 16 bits before it adds them in 32; 0 where it never does.
+    pub fn steps_in_16_bits(&self) -> usize {
+        self.kernel.map_or(0, |kernel| kernel.format.steps())
+    }
 }
 
 /// The kinds of kernels that serve a shape, best first.

@@ -58,9 +58,9 @@ impl Plan {
         Plan::with(choose_narrow(isa.name(), layer.shape(), weight.codes()), &layer, isa)
     }
 
-    /// Packs a layer for the kernel of a choice made for its shape and weights.
+    /// Packs a layer for the kernel of a choice made for its shape, or a faster one that its weights allow.
     fn with(choice: Choice, layer: &Layer<'_>, isa: Isa) -> Result<Plan, Error> {
-        let shape = *layer.shape();
+        let (shape, choice) = (*layer.shape(), choice.proven(layer));
         let path = match choice.kernel {
             Some(kernel) => Path::Packed(Box::new(Packed::new(layer, kernel, choice.runs)?)),
             None => Path::Portable {
