@@ -102,8 +102,10 @@ impl Choice {
         let quads = run_len.div_ceil(4);
         // Steps are added up within a run.
         let steps = safe_steps(layer.weight(), run_len, layer.input()).min(quads.next_power_of_two());
-        // A single step is a seventh faster, which the end of a short run takes back: 9 codes are 12 in quads, 10 in pairs.
-        let repays = steps > 1 || 10 * 4 * quads <= 11 * 2 * run_len.div_ceil(2);
+        // Quads that fill up a run take back what is gained, 1.2 with one step, 1.5 and more with several: 9 codes are 12
+        // in quads and 10 in pairs.
+        let gain = if steps == 1 { 11 } else { 13 };
+        let repays = 10 * 4 * quads <= gain * 2 * run_len.div_ceil(2);
         let kernel = of_weights.filter(|kernel| kernel.format.steps() <= steps && repays);
         let kernel = kernel.max_by_key(|kernel| kernel.format.steps());
         Choice { kernel: kernel.or(self.kernel), ..self }

@@ -128,10 +128,11 @@ fn narrow_codes_and_short_runs_are_part_of_the_proof() {
         ("linear m4k64n8", CodeType::new(4, true).unwrap(), 127, EXACT),
         // No more steps than a run has.
         ("linear m4k12n8", CodeType::U8, 1, KERNELS[2].1),
-        ("linear m4k5n8", CodeType::U8, 1, KERNELS[1].1),
+        ("linear m4k7n8", CodeType::U8, 1, KERNELS[1].1),
         ("linear m4k4n8", CodeType::U8, 1, KERNELS[0].1),
-        // Quads of one step would be filled up with more than it gains.
+        // What fills up quads would cost more than they gain.
         ("linear m4k1n8", CodeType::U8, 1, EXACT),
+        ("linear m4k5n8", CodeType::U8, 1, EXACT),
         ("conv ic3oc32ih9kh3", CodeType::U8, 64, EXACT),
         ("conv ic3oc32ih9kh3", CodeType::U8, 32, KERNELS[1].1),
         ("conv ic3oc32ih9kh7", CodeType::U8, 64, KERNELS[0].1),
