@@ -121,8 +121,8 @@ impl Element {
 
 /// Memory that rows are read from.
 enum Source {
-    /// The input itself (where codes change, pixels are copied a block at a time); distances between neighbouring outputs, and
-    /// from the first code of an image to that of its first row.
+    /// The input itself (where codes change, pixels are copied a block at a time); distances between neighbouring
+    /// outputs, and from the first code of an image to that of its first row.
     Input { pitch: [isize; 4], start: isize },
     /// A padded copy of a band.
     Copy(BandCopy),

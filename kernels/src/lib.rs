@@ -35,8 +35,8 @@
 //! [`TransposedPlan`].
 //!
 //! What makes the bits equal: products are summed in int32, which is associative even where it wraps; AVX2
-//! multiplies in 16 bits, where 8-bit codes cannot saturate, or in 8 where the weights prove that no input does; and requantization performs the same IEEE
-//! operations, in the same order, as the scalar rule.
+//! multiplies in 16 bits, where 8-bit codes cannot saturate, or in 8 where a layer's weights prove that no input does
+//! ([`Choice::proven`]); and requantization performs the same IEEE operations, in the same order, as the scalar rule.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
