@@ -23,7 +23,7 @@ pub enum Fill {
     /// Multipliers and biases that are huge, tiny, infinite or NaN.
     Overflow,
     /// Weights whose products just fit 16 bits in pairs, or in sums of several pairs, and in half of all cases one that
-    /// just does not; codes at the ends of their range.
+    /// just does not; codes at the ends of their range, or in half of all cases any.
     Pairs,
 }
 
@@ -107,8 +107,9 @@ fn weight_range(case: &Case) -> [i32; 2] {
 pub fn input(case: &Case) -> Vec<u8> {
     let mut r = Random::of(case, Stream::Input);
     let start = r.below(251);
+    let fill = if case.fill == Fill::Pairs && r.once_in(2) { Fill::Full } else { case.fill };
     (0..case.shape.batch * case.shape.image_len())
-        .map(|at| code(&mut r, case.fill, [case.input.lo(), case.input.hi()], case.input_zero_point, start + at) as u8)
+        .map(|at| code(&mut r, fill, [case.input.lo(), case.input.hi()], case.input_zero_point, start + at) as u8)
         .collect()
 }
 
