@@ -130,7 +130,7 @@ pub enum ZeroPoints {
     PerChannel,
 }
 
-/// A [`Rule`](qexact_reference::Rule) without its numbers.
+/// A [`Rule`] without its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleForm {
     /// R6: codes.
