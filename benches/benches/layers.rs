@@ -31,7 +31,7 @@ const NAMES: [&str; 18] = [
 fn subjects(names: &[&str]) -> Vec<Subject> {
     let shapes = Shape::embedded();
     let find = |name: &&str| shapes.iter().find(|shape| shape.name == *name).unwrap_or_else(|| panic!("no {name}"));
-    names.iter().map(|name| Subject::new(find(name).clone(), RuleName::F32Mul).expect("a valid layer")).collect()
+    names.iter().map(|name| Subject::new(find(name).clone(), RuleName::F32Mul, 8).expect("a valid layer")).collect()
 }
 
 fn isas() -> impl Iterator<Item = Isa> {

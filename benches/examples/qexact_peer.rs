@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         isas: vec![Isa::new(arguments.isa)?],
         mode: Mode::Warm,
         rule: RuleName::F32Mul,
+        weight_bits: 8,
         cores: cpu::place(None, 1)?,
         time: Duration::try_from_secs_f64(arguments.seconds)?,
     })?;

@@ -37,7 +37,7 @@ pub fn run(Layer(case): Layer) {
 }
 
 const CODES: [CodeType; 2] = [CodeType::U8, CodeType::I8];
-const FILLS: [Fill; 5] = [Fill::Full, Fill::Extremes, Fill::Cycle, Fill::Ties, Fill::Overflow];
+const FILLS: [Fill; 6] = [Fill::Full, Fill::Extremes, Fill::Cycle, Fill::Ties, Fill::Overflow, Fill::Pairs];
 const ZERO_POINTS: [ZeroPoints; 3] = [ZeroPoints::Zero, ZeroPoints::One, ZeroPoints::PerChannel];
 const BIASES: [BiasForm; 4] = [BiasForm::None, BiasForm::I32, BiasForm::Addend, BiasForm::Fused];
 const KINDS: [Kind; 9] = [

@@ -4,6 +4,7 @@ use crate::IsaName;
 use crate::gather::Runs;
 use crate::micro::{Kind, Microkernel, Window, fold};
 use crate::pack::WeightFormat;
+use crate::safe::safe_steps;
 use core::fmt;
 use qexact_reference::{Axis, Conv, Layer, NarrowType};
 
@@ -11,6 +12,10 @@ use qexact_reference::{Axis, Conv, Layer, NarrowType};
 #[cfg(target_arch = "x86_64")]
 static ALL: &[Microkernel] = &[
     crate::x86_64::avx2::GEMM,
+    crate::x86_64::maddubs::GEMM8,
+    crate::x86_64::maddubs::GEMM4,
+    crate::x86_64::maddubs::GEMM2,
+    crate::x86_64::maddubs::GEMM1,
     crate::x86_64::avx2::DEPTHWISE,
     crate::x86_64::rows_avx2::DEPTHWISE,
     crate::x86_64::rows_avx2::GROUPED4,
@@ -47,7 +52,7 @@ fn find(isa: IsaName, kind: Kind) -> Option<&'static Microkernel> {
     ALL.iter().find(|kernel| kernel.isa == isa && kernel.kind == kind)
 }
 
-/// The names of everything that [`choose`] and [`choose_narrow`] can return for an instruction set.
+/// The names of everything that [`choose`], [`choose_narrow`] and [`Choice::for_layer`] can return for an instruction set.
 pub fn kernels(isa: IsaName) -> impl Iterator<Item = &'static str> {
     let reference = (isa == IsaName::Reference).then_some(REFERENCE);
     ALL.iter().filter(move |kernel| kernel.isa == isa).map(|kernel| kernel.name).chain(reference)
@@ -63,16 +68,10 @@ pub struct Choice {
     pub(crate) runs: Runs,
 }
 
-/// The kernel for a shape: a pure function, so that any machine can ask what another would choose.
-/// Weight zero points are taken to be 0.
+/// The kernel for a shape, whatever the weights: a pure function, so that any machine can ask what another would choose.
+/// A plan, which knows its weights, may get another one: [`Choice::for_layer`].
 pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
     choose_among(isa, shape, |_| true)
-}
-
-/// The same for a layer with its weights: where their zero points are not 0, some kernels do not serve.
-pub(crate) fn choose_for(isa: IsaName, layer: &Layer<'_>) -> Choice {
-    let zero_points = (0..layer.shape().out_channels).any(|c| layer.weight_zero_point(c) != 0);
-    choose_among(isa, layer.shape(), |kind| !(zero_points && matches!(kind, Kind::DepthwiseDirect { .. })))
 }
 
 fn choose_among(isa: IsaName, shape: &Conv, serves: impl Fn(Kind) -> bool) -> Choice {
@@ -84,21 +83,52 @@ fn choose_among(isa: IsaName, shape: &Conv, serves: impl Fn(Kind) -> bool) -> Ch
 /// The kernel for a shape whose weights are packed codes of 4 bits or less. Where an instruction set has none for them
 /// they are unpacked, once, for the ordinary one.
 pub fn choose_narrow(isa: IsaName, shape: &Conv, weight: NarrowType) -> Choice {
-    narrow(choose(isa, shape), isa, shape, weight)
-}
-
-/// The same for a layer with its weights unpacked.
-pub(crate) fn choose_narrow_for(isa: IsaName, layer: &Layer<'_>, weight: NarrowType) -> Choice {
-    narrow(choose_for(isa, layer), isa, layer.shape(), weight)
-}
-
-fn narrow(ordinary: Choice, isa: IsaName, shape: &Conv, weight: NarrowType) -> Choice {
+    let ordinary = choose(isa, shape);
     let bits = weight.bits();
     let kernel = ALL.iter().find(|kernel| kernel.isa == isa && kernel.format == WeightFormat::Fields { bits });
     // Binary weights have no 0 to fill up a quad with.
     let serves = ordinary.kernel.is_some_and(|k| k.kind == Kind::Gemm)
         && (bits > 1 || ordinary.runs.len(shape).is_multiple_of(4));
     Choice { kernel: kernel.filter(|_| serves).or(ordinary.kernel), ..ordinary }
+}
+
+impl Choice {
+    /// The kernel for a layer of the shape, now that its weights are known.
+    ///
+    /// Some kernels need weight zero points of 0. And products of AVX2 may saturate in 16 bits, which the matrix kernel
+    /// for any weights avoids by widening them: where the layer's weights and the range of its codes prove that no input
+    /// saturates, in any channel, it gets the kernel that adds the most of them in 16 bits.
+    pub fn for_layer(self, layer: &Layer<'_>) -> Choice {
+        let zero_points = || (0..layer.shape().out_channels).any(|c| layer.weight_zero_point(c) != 0);
+        let direct = |kind| matches!(kind, Kind::DepthwiseDirect { .. });
+        let any = match self.kernel {
+            Some(kernel) if kernel.kind == Kind::Gemm => kernel,
+            Some(kernel) if direct(kernel.kind) && zero_points() => {
+                return choose_among(kernel.isa, layer.shape(), |kind| !direct(kind));
+            }
+            _ => return self,
+        };
+        let of_weights = ALL.iter().filter(|kernel| kernel.isa == any.isa && kernel.format.steps() > 0);
+        if of_weights.clone().next().is_none() {
+            return self;
+        }
+        let run_len = self.runs.len(layer.shape());
+        let quads = run_len.div_ceil(4);
+        // Steps are added up within a run.
+        let steps = safe_steps(layer.weight(), run_len, layer.input()).min(quads.next_power_of_two());
+        // Quads that fill up a run take back what is gained, 1.2 with one step, 1.5 and more with several: 9 codes are 12
+        // in quads and 10 in pairs.
+        let gain = if steps == 1 { 11 } else { 13 };
+        let repays = 10 * 4 * quads <= gain * 2 * run_len.div_ceil(2);
+        let kernel = of_weights.filter(|kernel| kernel.format.steps() <= steps && repays);
+        let kernel = kernel.max_by_key(|kernel| kernel.format.steps());
+        Choice { kernel: kernel.or(self.kernel), ..self }
+    }
+
+    /// Quads of products that the kernel adds in 16 bits before it adds them in 32; 0 where it never does.
+    pub fn steps_in_16_bits(&self) -> usize {
+        self.kernel.map_or(0, |kernel| kernel.format.steps())
+    }
 }
 
 /// The kinds of kernels that serve a shape, best first.

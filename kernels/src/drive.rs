@@ -58,7 +58,7 @@ impl Packed {
         let lanes = kernel.lanes;
         let (reads, weights, order) = match kernel.kind {
             Kind::Gemm => {
-                let gather = Gather::new(shape, runs, kernel.element, false, 4)?;
+                let gather = Gather::new(shape, runs, kernel.element.of(layer.input()), false, 4)?;
                 let (panels, order) = gemm_panels(layer, lanes, kernel.vectors);
                 let packing = (gather.offsets.len(), gather.run_len);
                 let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
@@ -348,7 +348,7 @@ impl Driver<'_> {
     /// # Safety
     /// As [`block`](Driver::block).
     unsafe fn sum_rows(&self, gather: &Gather, panel: &Panel, block: &mut Block<'_>) {
-        // Words are not signed, and their high bytes are 0.
+        // Nothing else is signed, and high bytes of words are 0.
         let flip = if self.signed && matches!(gather.element, Element::Byte) { 0x80 } else { 0 };
         for strip in &block.strips[..block.count] {
             let runs = &gather.offsets[gather.runs(&gather.views[strip.view as usize])];
@@ -384,6 +384,7 @@ impl Driver<'_> {
             runs: 0,
             quads: gather.run_len.div_ceil(4),
             pairs: gather.run_len.div_ceil(2),
+            steps: kernel.format.steps(),
             weights: core::ptr::null(),
             ahead: core::ptr::null(),
             ahead_step: width * 4 / block.range.len().div_ceil(kernel.rows),

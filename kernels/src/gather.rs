@@ -7,8 +7,8 @@
 //! address(row, run) = rows[row] + offsets[run]
 //! ```
 //!
-//! Codes are read as bytes, where they lie if possible, or as words: from a copy, always, which costs a kernel that
-//! multiplies in 16 bits less than widening every code once a panel.
+//! Codes are read as bytes, where they lie if possible. Where a kernel needs them to be something else, words or unsigned
+//! bytes, it reads a copy, always, which costs less than widening or flipping every code once a panel.
 //!
 //! Padding is put in place by copying the image band by band, a few output rows at a time, into scratch memory that
 //! stays in cache. Two things keep most layers from being copied: without padding along the width there is nothing to
@@ -17,7 +17,7 @@
 
 use alloc::vec::Vec;
 use core::ops::Range;
-use qexact_reference::{Axis, Conv, Error};
+use qexact_reference::{Axis, CodeType, Conv, Error};
 
 /// Kernel rows that an output row sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub(crate) struct Gather {
 pub(crate) enum Element {
     /// As they are.
     Byte,
+    /// Bytes 0..=255: signed codes plus 128. Unsigned codes are [`Byte`](Element::Byte)s.
+    Unsigned,
     /// 16-bit numbers, 0..=255: signed codes plus 128. The function is [`widen`] for an instruction set.
     Word(Widen),
 }
@@ -73,10 +75,23 @@ pub(crate) fn widen(codes: &[u8], flip: u8, words: &mut [u8]) {
 }
 
 impl Element {
+    /// What codes are where a kernel reads them as this.
+    pub(crate) fn of(self, codes: CodeType) -> Element {
+        match self {
+            Element::Unsigned if !codes.is_signed() => Element::Byte,
+            element => element,
+        }
+    }
+
+    /// Whether codes have to be copied, because they are something else in the input.
+    fn changes(self) -> bool {
+        !matches!(self, Element::Byte)
+    }
+
     /// Bytes of a code.
     pub(crate) fn size(self) -> usize {
         match self {
-            Element::Byte => 1,
+            Element::Byte | Element::Unsigned => 1,
             Element::Word(_) => 2,
         }
     }
@@ -88,6 +103,7 @@ impl Element {
     unsafe fn write(self, codes: &[u8], flip: u8, elements: &mut [u8]) {
         match self {
             Element::Byte => elements.copy_from_slice(codes),
+            Element::Unsigned => elements.iter_mut().zip(codes).for_each(|(element, code)| *element = code ^ flip),
             // SAFETY: by this function's contract.
             Element::Word(widen) => unsafe { widen(codes, flip, elements) },
         }
@@ -97,6 +113,7 @@ impl Element {
     fn fill(self, code: u8, flip: u8, elements: &mut [u8]) {
         match self {
             Element::Byte => elements.fill(code),
+            Element::Unsigned => elements.fill(code ^ flip),
             Element::Word(_) => elements.as_chunks_mut::<2>().0.fill([code ^ flip, 0]),
         }
     }
@@ -104,8 +121,8 @@ impl Element {
 
 /// Memory that rows are read from.
 enum Source {
-    /// The input itself (for words, pixels are copied a block at a time); distances between neighbouring outputs, and
-    /// from the first code of an image to that of its first row.
+    /// The input itself (where codes change, pixels are copied a block at a time); distances between neighbouring
+    /// outputs, and from the first code of an image to that of its first row.
     Input { pitch: [isize; 4], start: isize },
     /// A padded copy of a band.
     Copy(BandCopy),
@@ -158,8 +175,8 @@ impl Gather {
         // Reading beyond every run would end beyond the input too often, unless rows have but one run.
         let taps = depth.kernel * height.kernel * width.kernel;
         let copied = copied || (!run_len.is_multiple_of(4) && taps > 1);
-        // As words, pixels are copied by themselves where they are all there is to a row.
-        let copied = copied || (matches!(element, Element::Word(_)) && (taps > 1 || padded(&height)));
+        // Where codes change, pixels are copied by themselves if they are all there is to a row.
+        let copied = copied || (element.changes() && (taps > 1 || padded(&height)));
         let (source, [plane, row]) = if copied {
             let copy = BandCopy::new(shape, outputs, element, by_rows, slack);
             let pitches = [copy.plane(), copy.row()];
@@ -195,10 +212,10 @@ impl Gather {
 
     /// Bytes of the memory for pixels that are copied by themselves, in blocks of so many rows.
     pub(crate) fn pixels_len(&self, block_rows: usize) -> usize {
-        match (self.element, &self.source) {
-            (Element::Byte, _) => EDGE_ROWS * (self.channels + 3),
-            (Element::Word(_), Source::Input { .. }) => block_rows * self.channels * 2 + 6,
-            (Element::Word(_), Source::Copy(_)) => 0,
+        match (self.element.changes(), &self.source) {
+            (false, _) => EDGE_ROWS * (self.channels + 3),
+            (true, Source::Input { .. }) => (block_rows * self.channels + 3) * self.element.size(),
+            (true, Source::Copy(_)) => 0,
         }
     }
 
@@ -231,8 +248,8 @@ impl Gather {
         })
     }
 
-    /// Makes a band readable: the result tells where its rows are. Words are `code ^ flip`, which for 0x80 is a signed
-    /// code plus 128.
+    /// Makes a band readable: the result tells where its rows are. Codes that change become `code ^ flip`, which for 0x80
+    /// is a signed code plus 128.
     ///
     /// # Safety
     /// The CPU has the instruction set of the kernel.
@@ -287,7 +304,7 @@ pub(crate) struct Band<'a> {
     pitch: [isize; 4],
     /// Where row 0 of the batch would be.
     base: *const u8,
-    /// The input, unless a copy is read, and what words of it are flipped with.
+    /// The input, unless a copy is read, and what codes that change are flipped with.
     input: Option<(&'a [u8], u8)>,
 }
 
@@ -295,8 +312,8 @@ pub(crate) struct Band<'a> {
 const EDGE_ROWS: usize = 3;
 
 impl Band<'_> {
-    /// Writes the addresses of output pixels from `first` on. Single pixels are copied to `pixels` where words of them
-    /// are read, or where their last quad would reach beyond the input.
+    /// Writes the addresses of output pixels from `first` on. Single pixels are copied to `pixels` where their codes
+    /// change, or where their last quad would reach beyond the input.
     ///
     /// # Safety
     /// The pixels lie in the band, and the CPU has the instruction set of the kernel.
@@ -304,17 +321,18 @@ impl Band<'_> {
         self.locate(first, rows);
         let Some((input, flip)) = self.input else { return };
         let Gather { element, channels: pixel, run_len, .. } = *self.gather;
-        if let Element::Word(_) = element {
+        if element.changes() {
+            let copy = pixel * element.size();
             // Pixels that follow each other are copied at once.
             let follow = rows.windows(2).all(|pair| pair[0].wrapping_add(pixel) == pair[1]);
             let each = if follow { rows.len() } else { 1 };
-            for (rows, copies) in rows.chunks_mut(each).zip(pixels.chunks_mut(each * pixel * 2)) {
+            for (rows, copies) in rows.chunks_mut(each).zip(pixels.chunks_mut(each * copy)) {
                 // SAFETY: pixels of the input; the instruction set is by this function's contract.
                 unsafe {
                     let codes = core::slice::from_raw_parts(rows[0], rows.len() * pixel);
-                    element.write(codes, flip, &mut copies[..codes.len() * 2]);
+                    element.write(codes, flip, &mut copies[..rows.len() * copy]);
                 }
-                for (row, copy) in rows.iter_mut().zip(copies.chunks(pixel * 2)) {
+                for (row, copy) in rows.iter_mut().zip(copies.chunks(copy)) {
                     *row = copy.as_ptr();
                 }
             }

@@ -35,8 +35,8 @@
 //! [`TransposedPlan`].
 //!
 //! What makes the bits equal: products are summed in int32, which is associative even where it wraps; AVX2
-//! multiplies in 16 bits, where 8-bit codes cannot saturate; and requantization performs the same IEEE
-//! operations, in the same order, as the scalar rule.
+//! multiplies in 16 bits, where 8-bit codes cannot saturate, or in 8 where a layer's weights prove that no input does
+//! ([`Choice::for_layer`]); and requantization performs the same IEEE operations, in the same order, as the scalar rule.
 
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -55,6 +55,7 @@ mod micro;
 mod pack;
 mod plan;
 mod requantizer;
+mod safe;
 mod transposed;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

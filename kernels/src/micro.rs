@@ -38,6 +38,8 @@ pub(crate) struct Tile<'a> {
     pub quads: usize,
     /// Pairs of codes of each run, for kernels that read words.
     pub pairs: usize,
+    /// Quads of which products are added in 16 bits, for kernels of [`WeightFormat::SafeQuads`].
+    pub steps: usize,
     /// The panel's weights.
     pub weights: *const u8,
     /// Weights that will be needed later, and bytes of them to ask for with every quad.
@@ -96,6 +98,7 @@ impl Tile<'_> {
             runs: 0,
             quads: 0,
             pairs: 0,
+            steps: 0,
             weights: null(),
             ahead: null(),
             ahead_step: 0,
@@ -204,7 +207,7 @@ pub(crate) struct Microkernel {
     pub vectors: usize,
     /// How weights are packed.
     pub format: WeightFormat,
-    /// What it reads codes as. Words are never signed: see [`Element`].
+    /// What it reads codes as; only bytes may be signed: see [`Element`].
     pub element: Element,
     /// Bytes of scratch memory for every pair of codes of a row; 0 unless it widens weights.
     pub widened: usize,

@@ -15,6 +15,8 @@ struct Line([u8; 64]);
 pub(crate) enum WeightFormat {
     /// i8 `[run][k / 4][w][4]`: the operand of a four-way dot product.
     Quads,
+    /// The same, of weights that are proven to allow so many `steps`, quads added in 16 bits: see [`safe`](crate::safe).
+    SafeQuads { steps: usize },
     /// i8 `[run][k / 2][w][2]`: half the memory traffic of `Pairs`, widened where it is used.
     BytePairs,
     /// i16 `[run][k / 2][w][2]`: the operand of a two-way dot product.
@@ -28,7 +30,7 @@ impl WeightFormat {
     /// Elements of k that are packed together; runs are filled up with zeros to a multiple of it.
     pub(crate) fn depth(self) -> usize {
         match self {
-            WeightFormat::Quads => 4,
+            WeightFormat::Quads | WeightFormat::SafeQuads { .. } => 4,
             WeightFormat::BytePairs | WeightFormat::Pairs => 2,
             WeightFormat::Fields { bits } => 4 * 8 / bits,
         }
@@ -37,8 +39,16 @@ impl WeightFormat {
     /// Bytes of a weight, or of as many as share one.
     pub(crate) fn bytes(self) -> usize {
         match self {
-            WeightFormat::Quads | WeightFormat::BytePairs | WeightFormat::Fields { .. } => 1,
             WeightFormat::Pairs => 2,
+            _ => 1,
+        }
+    }
+
+    /// Steps that are added in 16 bits; 0 where products are added in 32.
+    pub(crate) fn steps(self) -> usize {
+        match self {
+            WeightFormat::SafeQuads { steps } => steps,
+            _ => 0,
         }
     }
 
@@ -161,7 +171,7 @@ impl Weights {
                 channels.iter().map(|c| c.map(|c| &layer.weight()[c * depth..][..depth])).collect();
             let memory = &mut memory[panel.offset..][..runs * panel.run_bytes];
             match format {
-                WeightFormat::Quads => interleave::<4, 1>(&rows, run_len, memory),
+                WeightFormat::Quads | WeightFormat::SafeQuads { .. } => interleave::<4, 1>(&rows, run_len, memory),
                 WeightFormat::BytePairs => interleave::<2, 1>(&rows, run_len, memory),
                 WeightFormat::Pairs => interleave::<2, 2>(&rows, run_len, memory),
                 WeightFormat::Fields { bits } => fields(&rows, run_len, bits, memory),

@@ -1,7 +1,7 @@
 //! Plans: a layer made ready for one instruction set.
 
 use crate::Isa;
-use crate::choose::{Choice, choose_for, choose_narrow_for};
+use crate::choose::{Choice, choose, choose_narrow};
 use crate::drive::{self, Packed};
 use alloc::boxed::Box;
 use alloc::vec;
@@ -37,7 +37,7 @@ impl Plan {
     /// # Errors
     /// Sizes that overflow. (A [`Layer`] is valid by construction.)
     pub fn new(layer: &Layer<'_>, isa: Isa) -> Result<Plan, Error> {
-        Plan::with(choose_for(isa.name(), layer), layer, isa)
+        Plan::with(choose(isa.name(), layer.shape()), layer, isa)
     }
 
     /// A plan for packed weights of 4 bits or less: [`LayerParts::weight`] is not read, `weight` has an OHWI row for
@@ -55,12 +55,12 @@ impl Plan {
         }
         let (codes, zero_points) = weight.signed_weights(parts.weight_zero_point)?;
         let layer = Layer::new(LayerParts { weight: &codes, weight_zero_point: &zero_points, ..*parts })?;
-        Plan::with(choose_narrow_for(isa.name(), &layer, weight.codes()), &layer, isa)
+        Plan::with(choose_narrow(isa.name(), layer.shape(), weight.codes()), &layer, isa)
     }
 
-    /// Packs a layer for the kernel of a choice made for its shape and weights.
+    /// Packs a layer for the kernel of a choice made for its shape, or a faster one that its weights allow.
     fn with(choice: Choice, layer: &Layer<'_>, isa: Isa) -> Result<Plan, Error> {
-        let shape = *layer.shape();
+        let (shape, choice) = (*layer.shape(), choice.for_layer(layer));
         let path = match choice.kernel {
             Some(kernel) => Path::Packed(Box::new(Packed::new(layer, kernel, choice.runs)?)),
             None => Path::Portable {

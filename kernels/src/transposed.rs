@@ -34,7 +34,8 @@ impl TransposedPlan {
         &self.shape
     }
 
-    /// The plans of the phases; the first one's kernel is everybody's unless phases differ in kind.
+    /// The plans of the phases; the first one's kernel is everybody's unless phases differ in kind, or in what their weights
+    /// prove.
     pub fn plans(&self) -> &[Plan] {
         &self.plans
     }

@@ -21,7 +21,7 @@
 //! | | `f32_out:SCALE:BIAS:SUM:CLAMP` with SCALE `one`, `channel`; BIAS `none`, `bias`; SUM `fused`, `unfused`; CLAMP `full`, `relu` | |
 //! | | `KIND:MULTIPLIER:BIAS:OUTPUT:CLAMP` with KIND `f32_real`, `q31_double_away`, `q31_double_up`, `q31_single`, `f64_even_before`, `f64_away_after`, `pow2_even`, `pow2_away`, `pow2_up`; MULTIPLIER `one`, `channel`; BIAS `none`, `bias`; OUTPUT and CLAMP as above | |
 //! | | `accumulator` | |
-//! | `fill` | `full`, `extremes`, `cycle`, `ties`, `overflow`, see [`Fill`] | `full` |
+//! | `fill` | `full`, `extremes`, `cycle`, `ties`, `overflow`, `pairs`, see [`Fill`] | `full` |
 //! | `seed` | everything that the line does not say follows from it | `0` |
 //! | `isa` | instruction set | all |
 //!
@@ -34,10 +34,11 @@
 //! What a check prints about a failed case parses as that case: a leading `FAIL` and everything from `kernel=`
 //! on are skipped.
 
-use crate::fill::Fill;
-use qexact_kernels::{IsaName, choose, choose_narrow};
+use crate::fill::{self, Fill};
+use qexact_kernels::{Choice, IsaName, choose, choose_narrow};
+use qexact_reference::layer::LayerParts;
 use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
-use qexact_reference::{Axis, CodeType, Conv, Linear, NarrowType};
+use qexact_reference::{Axis, CodeType, Conv, Layer, Linear, NarrowType, PackedCodes, Rule};
 use std::fmt;
 use std::str::FromStr;
 
@@ -129,7 +130,7 @@ pub enum ZeroPoints {
     PerChannel,
 }
 
-/// A [`Rule`](qexact_reference::Rule) without its numbers.
+/// A [`Rule`] without its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleForm {
     /// R6: codes.
@@ -303,6 +304,7 @@ const FILLS: Names<Fill> = &[
     ("cycle", Fill::Cycle),
     ("ties", Fill::Ties),
     ("overflow", Fill::Overflow),
+    ("pairs", Fill::Pairs),
 ];
 const KEYS: [&str; 8] = ["x", "zx", "w", "zw", "rule", "fill", "seed", "isa"];
 
@@ -334,14 +336,31 @@ fn unexpected(part: &'static str, got: &str, expected: impl Into<String>) -> Cas
 }
 
 impl Case {
-    /// The kernel that its plan gets; the name of what has no plan of its own.
+    /// The kernel that its plan gets, its weights being what they are; the name of what has no plan of its own.
     pub(crate) fn kernel(&self, isa: IsaName) -> String {
         if self.operator != Operator::Layer {
             return name(OPERATORS, self.operator).into();
         }
         let choice =
             self.weight.map_or_else(|| choose(isa, &self.shape), |weight| choose_narrow(isa, &self.shape, weight));
-        choice.to_string()
+        let proven = || -> std::result::Result<Choice, qexact_reference::Error> {
+            let mut zero_points = fill::weight_zero_points(self);
+            let mut weight = fill::weight(self, &zero_points);
+            if let Some(codes) = self.weight {
+                let packed = PackedCodes::pack(codes, self.shape.depth(), &weight)?;
+                (weight, zero_points) = packed.signed_weights(&zero_points)?;
+            }
+            let layer = Layer::new(LayerParts {
+                shape: self.shape,
+                input: self.input,
+                input_zero_point: self.input_zero_point,
+                weight: &weight,
+                weight_zero_point: &zero_points,
+                rule: &Rule::Accumulator,
+            })?;
+            Ok(choice.for_layer(&layer))
+        };
+        proven().unwrap_or(choice).to_string()
     }
 }
 

@@ -22,6 +22,9 @@ pub enum Fill {
     Ties,
     /// Multipliers and biases that are huge, tiny, infinite or NaN.
     Overflow,
+    /// Weights whose products just fit 16 bits in pairs, or in sums of several pairs, and in half of all cases one that
+    /// just does not; codes at the ends of their range, or in half of all cases any.
+    Pairs,
 }
 
 /// What different numbers of a case are drawn from, so that they do not depend on each other.
@@ -89,6 +92,7 @@ fn code(r: &mut Random, fill: Fill, [lo, hi]: [i32; 2], zero_point: i32, at: usi
     match fill {
         Fill::Full | Fill::Overflow => r.between(lo, hi),
         Fill::Extremes => r.choose(&[lo, hi, zero_point]),
+        Fill::Pairs => r.choose(&[lo, hi, hi]),
         Fill::Cycle => lo + (at % 251) as i32 % (hi - lo + 1),
         Fill::Ties => (zero_point + r.between(-1, 2)).clamp(lo, hi),
     }
@@ -103,8 +107,9 @@ fn weight_range(case: &Case) -> [i32; 2] {
 pub fn input(case: &Case) -> Vec<u8> {
     let mut r = Random::of(case, Stream::Input);
     let start = r.below(251);
+    let fill = if case.fill == Fill::Pairs && r.once_in(2) { Fill::Full } else { case.fill };
     (0..case.shape.batch * case.shape.image_len())
-        .map(|at| code(&mut r, case.fill, [case.input.lo(), case.input.hi()], case.input_zero_point, start + at) as u8)
+        .map(|at| code(&mut r, fill, [case.input.lo(), case.input.hi()], case.input_zero_point, start + at) as u8)
         .collect()
 }
 
@@ -123,6 +128,9 @@ pub fn weight_zero_points(case: &Case) -> Vec<i32> {
 /// The weights, OHWI.
 pub fn weight(case: &Case, zero_points: &[i32]) -> Vec<i8> {
     let mut r = Random::of(case, Stream::Weight);
+    if case.fill == Fill::Pairs && case.weight.is_none() {
+        return pairs(&mut r, case.shape.weight_len(), case.shape.depth());
+    }
     let (start, depth) = (r.below(251), case.shape.depth());
     let zero_point = |at: usize| zero_points[if zero_points.len() == 1 { 0 } else { at / depth }];
     (0..case.shape.weight_len())
@@ -131,6 +139,30 @@ pub fn weight(case: &Case, zero_points: &[i32]) -> Vec<i8> {
             code => code,
         })
         .collect()
+}
+
+/// Weights in pairs along each output's row, the sums of which are ±128, that of as many as 255 allows in 16 bits, or
+/// ±128 divided by the number of pairs that are added. Sometimes one is a single step further from 0.
+fn pairs(r: &mut Random, len: usize, depth: usize) -> Vec<i8> {
+    let most = r.choose(&[128, 128, 64, 32, 16]);
+    let mut weight = Vec::with_capacity(len);
+    for at in 0..len {
+        // The second of a pair is what the first leaves.
+        let second = at % depth % 2 == 1;
+        let first = if second { i32::from(weight[at - 1]) } else { 0 };
+        let w = match (second, first.signum()) {
+            (true, 0) => r.choose(&[-most, most.min(127)]),
+            (true, sign) if r.once_in(8) => -sign * most.min(127),
+            (true, sign) => sign * (most - first.abs()),
+            (false, _) => r.choose(&[-most, 1 - most, -most / 2, -1, 0, 1, most / 2, most - 1]),
+        };
+        weight.push(w.clamp(-128, 127) as i8);
+    }
+    let beyond = r.below(len);
+    if r.once_in(2) {
+        weight[beyond] = weight[beyond].saturating_add(if weight[beyond] < 0 { -1 } else { 1 });
+    }
+    weight
 }
 
 /// The rule, fitted to the case's accumulators.

@@ -145,6 +145,9 @@ struct BenchArgs {
     /// How accumulators become codes, in layers that are no network's
     #[arg(long, value_enum, default_value = "f32_mul")]
     rule: bench::RuleName,
+    /// Bits of the weights, 1 to 8, in layers that are no network's: AVX2 is faster where they are proven not to saturate
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    weight_bits: u8,
     /// Threads that share each layer, on cores of their own
     #[arg(long, default_value_t = 1, value_name = "N")]
     threads: usize,
@@ -402,7 +405,8 @@ fn run_bench(common: &Common, arguments: &BenchArgs, mut isas: Vec<Isa>) -> Fail
     let time = Duration::try_from_secs_f64(seconds).map_err(|e| format!("seconds is {seconds}: {e}"))?;
     let (shapes, exports) = arguments.subjects()?;
     let cores = bench::cpu::place(arguments.core, arguments.threads)?;
-    let bench = Bench::new(bench::Options { isas, mode: arguments.mode, rule: arguments.rule, cores, time })?;
+    let BenchArgs { mode, rule, weight_bits, .. } = *arguments;
+    let bench = Bench::new(bench::Options { isas, mode, rule, weight_bits, cores, time })?;
     let create = |path: &PathBuf| File::create(path).map(|file| (path.clone(), file)).map_err(|e| at(path, &e));
     let mut json = common.json.as_ref().map(create).transpose()?;
     let (mut report, mut right) = (bench::Report::new(), true);

@@ -82,7 +82,7 @@ fn nonsense_is_refused_with_the_reason() {
         ("rule=f32_out:one:bias:twice:full", "rule (sum) is `twice`, expected one of fused, unfused".into()),
         ("rule=q31_double:one:bias:u8:full", format!("rule is `q31_double:one:bias:u8:full`, expected {rules}")),
         ("rule=pow2_up:one:i32:u8:full", "rule (bias) is `i32`, expected one of none, bias".into()),
-        ("fill=zeros", "fill is `zeros`, expected one of full, extremes, cycle, ties, overflow".into()),
+        ("fill=zeros", "fill is `zeros`, expected one of full, extremes, cycle, ties, overflow, pairs".into()),
         ("seed=-1", "seed is `-1`, expected a number that fits 64 bits".into()),
         ("isa=sse2", "isa is `sse2`, expected one of reference, avx2, avx_vnni, avx512_vnni".into()),
         ("threads=2", "key is `threads`, expected one of x, zx, w, zw, rule, fill, seed, isa".into()),

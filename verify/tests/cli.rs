@@ -240,6 +240,7 @@ fn bad_arguments_of_a_bench_exit_with_2() {
         (&["--seconds", "-1"], "-1"),
         (&["--seconds=-1"], "seconds is -1"),
         (&["--mode", "hot"], "[possible values: warm, cold, pack]"),
+        (&["--weight-bits", "9"], "weight bits is 9, expected 1 to 8"),
         (&["--rule", "f32"], "f32_mul, f32_real, q31_double, pow2"),
         (&["linear m1k1n1", "--json", "no/such/directory"], "no/such/directory: "),
     ] {

@@ -1,6 +1,6 @@
 //! AVX2, exact: VPMADDWD multiplies 16-bit numbers and adds pairs of products in 32 bits, which u8 by i8 codes
-//! cannot overflow. VPMADDUBSW would take twice the codes an instruction, but adds pairs in 16 bits and saturates
-//! for 3.58 % of them; as sums need VPMADDWD then too, it would gain a seventh.
+//! cannot overflow. VPMADDUBSW takes twice the codes an instruction, but adds pairs in 16 bits and saturates for 3.58 %
+//! of them: it is for weights that are proven not to, see `maddubs`.
 //!
 //! Both operands have 16 bits. Products and sums alone keep all vector units busy: codes are therefore widened when
 //! they are copied, and weights, packed as bytes, once for all rows of a strip. Few rows do not repay that and widen

@@ -2,7 +2,7 @@
 //! It does not saturate; int32 sums wrap, as R4 wants.
 
 use super::epilogue256 as epilogue;
-use super::{prefetch, quad, row_at, rows};
+use super::{load, prefetch, quad, row_at, rows};
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
 use crate::gather::Element;
@@ -149,21 +149,6 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
 fn broadcast<const SIGNED: bool>(quad: i32) -> __m256i {
     let codes = _mm256_set1_epi32(quad);
     if SIGNED { _mm256_xor_si256(codes, _mm256_set1_epi32(0x8080_8080_u32 as i32)) } else { codes }
-}
-
-/// NV vectors.
-///
-/// # Safety
-/// They are readable at `w`.
-#[inline]
-#[target_feature(enable = "avx2,fma,avxvnni")]
-unsafe fn load<const NV: usize>(w: *const u8) -> [__m256i; NV] {
-    let mut v = [_mm256_setzero_si256(); NV];
-    for j in 0..NV {
-        // SAFETY: by this function's contract.
-        v[j] = unsafe { _mm256_loadu_si256(w.add(32 * j).cast()) };
-    }
-    v
 }
 
 /// One pixel at a time: 4 accumulators, 4 vectors of taps and their 4 interleavings; weights come from memory.

@@ -1,6 +1,7 @@
 //! The kernels themselves: a file an instruction set for the dot products, two files a vector width for what
 //! happens to accumulators: in a kernel (`epilogue…`), and in a step of its own (`finish…`). Depthwise and grouped
-//! convolutions over staged columns are in `…rows…`, narrow weights in `fields512`, binary codes in `popcount…`.
+//! convolutions over staged columns are in `…rows…`, weights that cannot saturate in `maddubs`, narrow ones in `fields512`,
+//! binary codes in `popcount…`.
 //!
 //! All of them are `unsafe fn`s with the contract of [`TileFn`](crate::micro::TileFn): they read and write
 //! through raw pointers. Loops over registers have constant bounds and are unrolled.
@@ -16,6 +17,7 @@ pub(crate) mod fields512;
 pub(crate) mod finish256;
 pub(crate) mod finish512;
 pub(crate) mod grouped_rows512;
+pub(crate) mod maddubs;
 pub(crate) mod popcount256;
 #[cfg(feature = "std")]
 pub(crate) mod popcount512;
@@ -24,7 +26,7 @@ pub(crate) mod rows_avx2;
 pub(crate) mod rows_avx_vnni;
 
 use crate::micro::Tile;
-use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use core::arch::x86_64::{__m256i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm256_setzero_si256};
 
 /// Where a run of a row is.
 ///
@@ -56,6 +58,21 @@ unsafe fn rows<const MR: usize>(t: &Tile<'_>, top: usize) -> [*const u8; MR] {
 unsafe fn quad(x: *const u8, at: isize) -> i32 {
     // SAFETY: by this function's contract.
     unsafe { x.wrapping_offset(at).cast::<i32>().read_unaligned() }
+}
+
+/// NV vectors.
+///
+/// # Safety
+/// They are readable at `w`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn load<const NV: usize>(w: *const u8) -> [__m256i; NV] {
+    let mut v = [_mm256_setzero_si256(); NV];
+    for j in 0..NV {
+        // SAFETY: by this function's contract.
+        v[j] = unsafe { _mm256_loadu_si256(w.add(32 * j).cast()) };
+    }
+    v
 }
 
 /// Asks for the cache lines of N vectors of `BYTES` bytes. Where they are does not matter: nothing is read.

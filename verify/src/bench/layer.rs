@@ -52,14 +52,15 @@ type Aligned<T> = AVec<T, ConstAlign<64>>;
 const ZERO_POINT: i32 = 128;
 
 impl Subject {
-    /// A layer from u8 to u8 with weights per output channel, an int32 bias and ReLU, full-range data that follows
-    /// from the shape alone.
+    /// A layer from u8 to u8 with weights of 1 to 8 bits, scales per output channel, an int32 bias and ReLU, full-range
+    /// data that follows from the shape alone.
     ///
     /// # Errors
     /// Sizes that overflow.
-    pub fn new(shape: Shape, rule: RuleName) -> Result<Subject, Error> {
-        let weight = codes(1, shape.conv.weight_len()).map(|code| code as i8).collect();
-        let rule = fitted(rule, shape.conv.out_channels, shape.conv.depth())?;
+    pub fn new(shape: Shape, rule: RuleName, weight_bits: u8) -> Result<Subject, Error> {
+        let dropped = 8u8.saturating_sub(weight_bits).min(7);
+        let weight = codes(1, shape.conv.weight_len()).map(|code| code as i8 >> dropped).collect();
+        let rule = fitted(rule, shape.conv.out_channels, shape.conv.depth(), dropped)?;
         let input = Aligned::from_iter(0, codes(2, shape.conv.batch * shape.conv.image_len()));
         let (input_type, input_zero_point, weight_zero_point) = (CodeType::U8, ZERO_POINT, vec![0]);
         Ok(Subject { shape, input_type, input_zero_point, weight, weight_zero_point, rule, input })
@@ -130,9 +131,9 @@ pub(super) fn codes(seed: u64, len: usize) -> impl Iterator<Item = u8> {
 }
 
 /// A rule with which outputs cover the range of codes.
-fn fitted(rule: RuleName, channels: usize, depth: usize) -> Result<Rule, Error> {
-    // Sums of products of two codes of standard deviation 74.
-    let one = 50.0 / (74.0 * 74.0 * (depth as f64).sqrt());
+fn fitted(rule: RuleName, channels: usize, depth: usize, dropped: u8) -> Result<Rule, Error> {
+    // Sums of products of two codes of standard deviation 74, of which one has lost some bits.
+    let one = 50.0 / (74.0 * 74.0 / f64::from(1 << dropped) * (depth as f64).sqrt());
     let multiplier = (0..channels).map(|c| one * (1.0 + c as f64 / channels as f64));
     let bias = (0..channels).map(|c| (c * 7 % 1000) as i32 - 500);
     let codes = Codes::new(3, CodeType::U8)?.relu();
@@ -448,7 +449,26 @@ mod tests {
     use super::*;
 
     fn subject(line: &str, rule: RuleName) -> Subject {
-        Subject::new(Shape::parse_line(line, "test").unwrap(), rule).unwrap()
+        Subject::new(Shape::parse_line(line, "test").unwrap(), rule, 8).unwrap()
+    }
+
+    #[test]
+    fn weights_have_the_bits_they_should() {
+        for (bits, range) in [(8, [-128, 127]), (7, [-64, 63]), (4, [-8, 7]), (2, [-2, 1]), (1, [-1, 0])] {
+            let shape = Shape::parse_line("linear m40k300n33", "test").unwrap();
+            let subject = Subject::new(shape, RuleName::F32Mul, bits).unwrap();
+            assert_eq!(
+                [subject.weight.iter().min(), subject.weight.iter().max()],
+                range.each_ref().map(Some),
+                "{bits}"
+            );
+            let mut prepared = subject.prepare(Isa::best(), &[None]).unwrap();
+            prepared.run();
+            assert_eq!(Expected::of(&subject).unwrap().difference(&prepared), None);
+            let Buffer::U8(y) = &prepared.parts[0].output else { panic!("outputs are not u8") };
+            let distinct: std::collections::HashSet<_> = y.iter().collect();
+            assert!(distinct.len() > 80, "{bits} bits: {} values", distinct.len());
+        }
     }
 
     #[test]

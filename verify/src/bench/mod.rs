@@ -52,6 +52,8 @@ pub struct Options {
     pub mode: Mode,
     /// How accumulators become codes, where that can be chosen.
     pub rule: RuleName,
+    /// How wide weights are, where that can be chosen: 1 to 8 bits.
+    pub weight_bits: u8,
     /// One thread each, see [`cpu::place`].
     pub cores: Vec<Option<usize>>,
     /// For each layer and instruction set.
@@ -64,6 +66,9 @@ pub enum Error {
     /// Modes that need the whole machine to hold still.
     #[error("threads is {0}, expected 1 for the modes cold and pack")]
     Threads(usize),
+    /// Weights that are no i8 codes.
+    #[error("weight bits is {0}, expected 1 to 8")]
+    WeightBits(u8),
     /// Nothing to run on.
     #[error("there is no instruction set to time")]
     NoIsa,
@@ -120,6 +125,9 @@ impl Bench {
         if options.mode != Mode::Warm && options.cores.len() != 1 {
             return Err(Error::Threads(options.cores.len()));
         }
+        if !(1..=8).contains(&options.weight_bits) {
+            return Err(Error::WeightBits(options.weight_bits));
+        }
         let evict = Memory::new(if options.mode == Mode::Cold { EVICT } else { 0 });
         Ok(Bench { options, cpu: cpu::name(), evict })
     }
@@ -144,7 +152,7 @@ impl Bench {
     #[doc(hidden)]
     pub fn tampered(&self, shape: &Shape, tamper: &Tamper<'_>) -> Result<Vec<Outcome>, Error> {
         let refused = |source| Error::Layer { name: shape.name.clone(), source };
-        let subject = Subject::new(shape.clone(), self.options.rule).map_err(refused)?;
+        let subject = Subject::new(shape.clone(), self.options.rule, self.options.weight_bits).map_err(refused)?;
         self.subject(&subject, tamper).map_err(refused)
     }
 
@@ -188,7 +196,8 @@ impl Bench {
         let (isa, kernel, bytes) = (prepared.plan.isa(), prepared.plan.kernel(), prepared.plan.weight_bytes());
         let conv = &subject.shape.conv;
         let case = self.case(prepared, subject.layer()?);
-        let mut row = self.row(case, isa, conv.macs(), self.options.cores.len());
+        let peak = Peak::of_steps(isa, kernel.steps_in_16_bits());
+        let mut row = self.row(case, (isa, peak), conv.macs(), self.options.cores.len());
         row.describe(&subject.shape, &kernel.to_string());
         if conv.batch * conv.pixels() == 1 && self.options.mode != Mode::Pack {
             // Not in turn with the layer, whose weights it would displace.
@@ -229,15 +238,13 @@ impl Bench {
         })
     }
 
-    /// Times a case in turn with the peaks of its instruction set, which touch no memory.
-    fn row<'w>(&self, mut case: Timed<'w>, isa: Isa, macs: usize, threads: usize) -> Row {
-        let peaks: Vec<Peak> = Peak::of(isa).into_iter().chain(Peak::saturating(isa)).collect();
-        let mut beside: Vec<Timed<'w>> = peaks.iter().map(|peak| peak.timed()).collect();
+    /// Times a case in turn with the peak of its instructions, which touch no memory.
+    fn row<'w>(&self, mut case: Timed<'w>, (isa, peak): (Isa, Option<Peak>), macs: usize, threads: usize) -> Row {
+        let mut beside: Option<Timed<'w>> = peak.map(Peak::timed);
         let mut all = vec![&mut case];
         all.extend(&mut beside);
         clock::interleave(&mut all, self.options.time);
-        let gmacs = peaks.iter().zip(beside).map(|(peak, timed)| peak.gmacs(timed.statistics().median_ns));
-        let gmacs: Vec<f64> = gmacs.map(|gmacs| gmacs * threads as f64).collect();
-        Row::new(case.statistics(), isa, macs, &gmacs, threads, &self.options, &self.cpu)
+        let gmacs = peak.zip(beside).map(|(peak, timed)| peak.gmacs(timed.statistics().median_ns) * threads as f64);
+        Row::new(case.statistics(), isa, macs, gmacs, threads, &self.options, &self.cpu)
     }
 }

@@ -2,6 +2,7 @@
 
 use super::clock::{self, Timed};
 use super::layer::codes;
+use super::peak::Peak;
 use super::{Bench, Error, Outcome, SAMPLE, Wrong};
 use qexact_kernels::Isa;
 use qexact_model::document::Dtype;
@@ -34,7 +35,7 @@ pub(super) fn whole(bench: &Bench, group: &str, export: &Export) -> Result<Vec<O
             continue;
         }
         let call = || drop(executor.run(&inputs).expect("it ran before"));
-        let mut row = bench.row(Timed::new(SAMPLE, |calls| clock::calls(calls, call)), isa, macs, 1);
+        let mut row = bench.row(Timed::new(SAMPLE, |calls| clock::calls(calls, call)), (isa, Peak::of(isa)), macs, 1);
         (row.name, row.group, row.class) = (NAME.into(), group.into(), format!("{group} whole"));
         (row.op, row.mode) = ("network", "warm");
         outcomes.push(Outcome::Timed(Box::new(row)));

@@ -16,12 +16,12 @@ pub struct Peak {
     pub instructions: &'static str,
     /// Multiply-accumulates of one round of the loop.
     pub macs: u64,
-    // Invariant: the CPU has the instructions of the loop; `of` and `saturating` take a token that vouches for it.
+    // Invariant: the CPU has the instructions of the loop; functions that make a peak take a token that vouches for it.
     rounds: unsafe fn(u64),
 }
 
 impl Peak {
-    /// The products that the kernels of an instruction set are made of; the reference has no such thing.
+    /// The products that kernels of an instruction set are made of, whatever the weights; the reference has no such thing.
     pub fn of(isa: Isa) -> Option<Peak> {
         match isa.name() {
             IsaName::Reference => None,
@@ -36,16 +36,22 @@ impl Peak {
         }
     }
 
-    /// The products of AVX2 that saturate, which no kernel here uses.
-    pub fn saturating(isa: Isa) -> Option<Peak> {
-        match isa.name() {
-            #[cfg(target_arch = "x86_64")]
-            IsaName::Avx2 => {
-                let instructions = "vpmaddubsw + vpmaddwd + vpaddd ymm";
-                Some(Peak { instructions, macs: 12 * 32, rounds: x86::saturating_quads })
-            }
-            _ => None,
+    /// The products of a kernel that adds so many steps of them in 16 bits before it adds them in 32, for weights that
+    /// are proven not to saturate. What any weights get for 0 steps, and where there is no such kernel.
+    pub fn of_steps(isa: Isa, steps: usize) -> Option<Peak> {
+        #[cfg(target_arch = "x86_64")]
+        if isa.name() == IsaName::Avx2 {
+            let (instructions, macs, rounds): (_, _, unsafe fn(u64)) = match steps {
+                0 => return Peak::of(isa),
+                1 => ("vpmaddubsw + vpmaddwd + vpaddd ymm", 12 * 32, x86::quads::<1, 12>),
+                2 | 3 => ("2 vpmaddubsw + vpaddw + vpmaddwd + vpaddd ymm", 11 * 64, x86::quads::<2, 11>),
+                4..8 => ("4 vpmaddubsw + 3 vpaddw + vpmaddwd + vpaddd ymm", 8 * 128, x86::quads::<4, 8>),
+                _ => ("8 vpmaddubsw + 7 vpaddw + vpmaddwd + vpaddd ymm", 5 * 256, x86::quads::<8, 5>),
+            };
+            return Some(Peak { instructions, macs, rounds });
         }
+        let _ = steps;
+        Peak::of(isa)
     }
 
     /// Runs the loop.
@@ -157,14 +163,18 @@ mod x86 {
         black_box(sums);
     }
 
+    /// As many sums as are fastest among those that the registers hold beside weights, ones and products.
     #[target_feature(enable = "avx2")]
-    pub(super) fn saturating_quads(rounds: u64) {
-        let (weights, ones) = black_box((_mm256_set1_epi8(127), _mm256_set1_epi16(1)));
-        let mut sums = black_box([_mm256_set1_epi8(1); 12]);
+    pub(super) fn quads<const STEPS: usize, const SUMS: usize>(rounds: u64) {
+        let (weights, ones) = black_box(([_mm256_set1_epi8(1); STEPS], _mm256_set1_epi16(1)));
+        let mut sums = black_box([_mm256_set1_epi8(1); SUMS]);
         for _ in 0..rounds {
-            for i in 0..12 {
-                let quads = _mm256_madd_epi16(_mm256_maddubs_epi16(sums[i], weights), ones);
-                sums[i] = _mm256_add_epi32(sums[i], quads);
+            for i in 0..SUMS {
+                let mut quads = _mm256_maddubs_epi16(sums[i], weights[0]);
+                for step in 1..STEPS {
+                    quads = _mm256_add_epi16(quads, _mm256_maddubs_epi16(sums[i], weights[step]));
+                }
+                sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(quads, ones));
             }
         }
         black_box(sums);
@@ -206,8 +216,10 @@ mod tests {
     fn every_instruction_set_but_the_reference_has_a_peak() {
         for isa in Isa::available() {
             assert_eq!(Peak::of(isa).is_some(), isa != Isa::REFERENCE, "{isa}");
-            for peak in Peak::of(isa).into_iter().chain(Peak::saturating(isa)) {
-                peak.run(3);
+            for steps in [0, 1, 2, 4, 8] {
+                let peak = Peak::of_steps(isa, steps);
+                assert_eq!(peak.is_some(), isa != Isa::REFERENCE, "{isa}");
+                peak.inspect(|peak| peak.run(3));
             }
         }
     }

@@ -34,6 +34,8 @@ pub struct Row {
     pub mode: &'static str,
     /// How accumulators become codes, where that could be chosen.
     pub rule: String,
+    /// How wide weights are, where that could be chosen.
+    pub weight_bits: u8,
     /// Threads that shared each call.
     pub threads: usize,
     /// The middle sample, nanoseconds a call.
@@ -46,13 +48,11 @@ pub struct Row {
     pub macs: usize,
     /// By the median.
     pub gmacs: f64,
-    /// The median peak of as many cores as there are threads, measured beside; the reference has none.
+    /// The median peak of as many cores as there are threads, measured beside: of the instructions that the kernel's
+    /// products are made of; the reference has none.
     pub peak_gmacs: Option<f64>,
     /// The quotient of the two.
     pub percent_of_peak: Option<f64>,
-    /// What AVX2 reaches with products that saturate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub saturating_peak_gmacs: Option<f64>,
     /// Of layers with one row of outputs, which read each weight once: bytes of packed weights, …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_bytes: Option<usize>,
@@ -71,13 +71,12 @@ impl Row {
         time: Statistics,
         isa: Isa,
         macs: usize,
-        peaks: &[f64],
+        peak: Option<f64>,
         threads: usize,
         options: &Options,
         cpu: &str,
     ) -> Row {
         let gmacs = macs as f64 / time.median_ns;
-        let peak = peaks.first().copied();
         let rule = options.rule.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string());
         Row {
             name: String::new(),
@@ -89,6 +88,7 @@ impl Row {
             kernel: String::new(),
             mode: options.mode.as_str(),
             rule,
+            weight_bits: options.weight_bits,
             threads,
             median_ns: time.median_ns,
             min_ns: time.min_ns,
@@ -97,7 +97,6 @@ impl Row {
             gmacs,
             peak_gmacs: peak,
             percent_of_peak: peak.map(|peak| 100.0 * gmacs / peak),
-            saturating_peak_gmacs: peaks.get(1).copied(),
             weight_bytes: None,
             weight_gb_per_s: None,
             read_gb_per_s: None,
@@ -243,10 +242,13 @@ pub(super) fn preamble(cpu: &str, options: &Options) -> String {
     let mut text =
         format!("{cpu}; mode {}, {} threads, cores {}\n", options.mode.as_str(), cores.len(), cores.join(", "));
     for isa in &options.isas {
-        for (peak, note) in [(Peak::of(*isa), ""), (Peak::saturating(*isa), ", saturates: not used")] {
-            let Some(peak) = peak else { continue };
+        // A line for each choice that weights make.
+        let peaks = [0, 1, 2, 4, 8].map(|steps| Peak::of_steps(*isa, steps));
+        let mut peaks: Vec<Peak> = peaks.into_iter().flatten().collect();
+        peaks.dedup_by_key(|peak| peak.instructions);
+        for peak in peaks {
             let gmacs = peak.gmacs(quick(peak.timed()));
-            text += &format!("peak of a core  {isa:<12} {gmacs:>6.1} GMAC/s  {}{note}\n", peak.instructions);
+            text += &format!("peak of a core  {isa:<12} {gmacs:>6.1} GMAC/s  {}\n", peak.instructions);
         }
     }
     let widest = *options.isas.last().expect("at least one");
@@ -275,7 +277,7 @@ mod tests {
     fn bench(mode: Mode) -> Bench {
         let time = Duration::from_millis(1);
         let isas = Isa::available().collect();
-        Bench::new(Options { isas, mode, rule: RuleName::F32Mul, cores: vec![None], time }).unwrap()
+        Bench::new(Options { isas, mode, rule: RuleName::F32Mul, weight_bits: 8, cores: vec![None], time }).unwrap()
     }
 
     fn shape(line: &str) -> Shape {
@@ -329,6 +331,10 @@ mod tests {
         let options = bench(Mode::Warm).options;
         let two = Options { mode: Mode::Cold, cores: vec![None; 2], ..options.clone() };
         assert!(Bench::new(two).is_err_and(|e| e.to_string().contains("threads is 2, expected 1")));
+        for weight_bits in [0, 9] {
+            let error = Bench::new(Options { weight_bits, ..options.clone() }).map(|_| ()).unwrap_err();
+            assert_eq!(error.to_string(), format!("weight bits is {weight_bits}, expected 1 to 8"));
+        }
         assert!(Bench::new(Options { isas: Vec::new(), ..options }).is_err());
     }
 }

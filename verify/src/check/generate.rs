@@ -111,7 +111,7 @@ const KINDS: [Kind; 9] = [
     Kind::Pow2(Rounding::Away),
     Kind::Pow2(Rounding::Up),
 ];
-const FILLS: [Fill; 5] = [Fill::Full, Fill::Extremes, Fill::Cycle, Fill::Ties, Fill::Overflow];
+const FILLS: [Fill; 6] = [Fill::Full, Fill::Extremes, Fill::Cycle, Fill::Ties, Fill::Overflow, Fill::Pairs];
 const ZERO_POINTS: [ZeroPoints; 3] = [ZeroPoints::Zero, ZeroPoints::One, ZeroPoints::PerChannel];
 const CODES: [CodeType; 2] = [CodeType::U8, CodeType::I8];
 
@@ -127,7 +127,7 @@ pub(super) fn always(r: &mut Random) -> Vec<Case> {
                 input_zero_point: zero_point(r, input),
                 weight: (i + j).is_multiple_of(3).then(|| NarrowType::ALL[(i + j / 3) % 6]),
                 weight_zero_points: ZERO_POINTS[(i + j) % 3],
-                fill: FILLS[(i + j + j / 5) % 5],
+                fill: FILLS[(i + j + j / 6) % 6],
                 seed: r.bits() % 1000,
                 ..parse(shape)
             });
