@@ -54,6 +54,7 @@ mod micro;
 mod pack;
 mod plan;
 mod requantizer;
+mod spans;
 mod transposed;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
