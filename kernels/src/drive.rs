@@ -38,6 +38,8 @@ pub(crate) struct Packed {
     finish: Option<Finish>,
     order: Order,
     sums: ColumnSums,
+    /// Output channels.
+    channels: usize,
     /// Rows of a block: whole tiles, or lines where these are divided.
     block_rows: usize,
 }
@@ -85,7 +87,9 @@ impl Packed {
             Reads::Rows(_) => ColumnSums::of(layer, [1, 1], 1),
         };
         let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
-        let mut packed = Packed { kernel, reads, weights, epilogue, store, finish: None, order, sums, block_rows: 0 };
+        let channels = shape.out_channels;
+        let mut packed =
+            Packed { kernel, reads, weights, epilogue, store, finish: None, order, sums, channels, block_rows: 0 };
         packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
         Ok(packed)
     }
@@ -125,7 +129,7 @@ impl Packed {
 
     /// Bytes of a row of outputs.
     fn row_len(&self) -> usize {
-        self.order.iter().flatten().count() * if self.store == CODES { 1 } else { 4 }
+        self.channels * if self.store == CODES { 1 } else { 4 }
     }
 
     /// Pixels of a line, if lines may be divided.

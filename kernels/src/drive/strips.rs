@@ -63,8 +63,7 @@ impl Block<'_> {
         end
     }
 
-    /// Adds the rows up to `end` that are in no strip yet: as few tiles as possible, all but the last of the same size, or
-    /// the last ones smaller by one row, so that no tile has too few to hide how long weights take to arrive.
+    /// Adds the rows up to `end` that are in no strip yet: as few tiles as possible, all but the last of the same size.
     fn add_strips(&mut self, gather: &Gather, end: usize, view: usize, most: usize) {
         let last = self.strips[..self.count].last();
         let mut at = last.map_or(0, |strip| (strip.at + strip.rows) as usize);
@@ -72,15 +71,8 @@ impl Block<'_> {
         if rows == 0 {
             return;
         }
-        let tiles = rows.div_ceil(most);
-        let tile = rows.div_ceil(tiles);
-        let last = rows % tile;
-        let parts = if last == 0 || last >= tile / 2 {
-            [(rows / tile, tile), (1, last)]
-        } else {
-            [(tiles - (tile * tiles - rows), tile), (tile * tiles - rows, tile - 1)]
-        };
-        for (tiles, tile) in parts {
+        let tile = rows.div_ceil(rows.div_ceil(most));
+        for (tiles, tile) in [(rows / tile, tile), (1, rows % tile)] {
             if tiles * tile > 0 {
                 let rows = tiles * tile;
                 let (view, quads) = (view as u32, self.quads);
