@@ -4,7 +4,7 @@
 //! for band of rows                                made readable: copied with its padding where there is some
 //!     for block of rows                           its rows stay in cache while the weights pass by
 //!         for panel of channels                   its weights stay in cache while the rows pass by
-//!             for tile of rows                    all of which see the same rows of the kernel
+//!             for tile of rows                    all of which see the same part of the kernel
 //!                 microkernel                     straight into the output, or into a side buffer where
 //!                                                 panel and region overlap in part
 //! ```
@@ -13,13 +13,15 @@
 
 mod memory;
 mod rows;
+mod strips;
 
-use self::memory::{Memory, Plain};
+use self::memory::Memory;
 use self::rows::Rows;
+use self::strips::Strip;
 use crate::epilogue::{ACCUMULATORS, CODES, ColumnSums, Epilogue, Store, store_for};
 use crate::finish::{Finish, Piece};
 use crate::gather::{Element, Gather, Runs, View};
-use crate::micro::{Kind, Microkernel, Tile};
+use crate::micro::{Kind, MOST_BLOCK_ROWS, Microkernel, Tile};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
 use core::ops::Range;
 use qexact_reference::{Addend, CodeType, Conv, Error, Input, Layer, Output, Region, Rule};
@@ -36,7 +38,9 @@ pub(crate) struct Packed {
     finish: Option<Finish>,
     order: Order,
     sums: ColumnSums,
-    /// Rows of a block: whole tiles.
+    /// Output channels.
+    channels: usize,
+    /// Rows of a block: whole tiles, or lines where these are divided.
     block_rows: usize,
 }
 
@@ -58,16 +62,15 @@ impl Packed {
         let lanes = kernel.lanes;
         let (reads, weights, order) = match kernel.kind {
             Kind::Gemm => {
-                let gather = Gather::new(shape, runs, kernel.element.of(layer.input()), false, 4)?;
+                let gather = Gather::new(shape, runs, kernel, layer.input())?;
                 let (panels, order) = gemm_panels(layer, lanes, kernel.vectors);
                 let packing = (gather.offsets.len(), gather.run_len);
                 let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
                 (Reads::Runs(gather), weights, order)
             }
-            // A depthwise channel has one code a tap: its taps are what gets packed together. Whole blocks of
-            // channels are read, from memory that has room for them.
+            // A depthwise channel has one code a tap: its taps are what gets packed together.
             Kind::Depthwise => {
-                let gather = Gather::new(shape, Runs::Taps, kernel.element, true, kernel.width())?;
+                let gather = Gather::new(shape, Runs::Taps, kernel, layer.input())?;
                 let (panels, order) = depthwise_panels(layer, lanes);
                 let packing = (1, gather.offsets.len());
                 let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
@@ -79,10 +82,14 @@ impl Packed {
                 (Reads::Rows(rows), weights, order)
             }
         };
-        let pieces = if let Reads::Runs(gather) = &reads { gather.pieces } else { 1 };
-        let sums = ColumnSums::of(layer, pieces);
+        let sums = match &reads {
+            Reads::Runs(gather) => ColumnSums::of(layer, [gather.pieces, gather.columns], gather.offsets.len()),
+            Reads::Rows(_) => ColumnSums::of(layer, [1, 1], 1),
+        };
         let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
-        let mut packed = Packed { kernel, reads, weights, epilogue, store, finish: None, order, sums, block_rows: 0 };
+        let channels = shape.out_channels;
+        let mut packed =
+            Packed { kernel, reads, weights, epilogue, store, finish: None, order, sums, channels, block_rows: 0 };
         packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
         Ok(packed)
     }
@@ -99,9 +106,15 @@ impl Packed {
         };
         self.finish = finish;
         // Accumulators that wait for a second step stay in the L1 cache.
-        let most = if self.finish.is_some() { BLOCK_ROWS } else { MOST_BLOCK_ROWS };
+        let second = self.finish.is_some();
         let row_bytes = shape.taps() * shape.group_inputs() * self.kernel.element.size();
-        self.block_rows = (BLOCK_BYTES / row_bytes).clamp(BLOCK_ROWS, most) / self.kernel.rows * self.kernel.rows;
+        let most = if second { BLOCK_ROWS } else { (BLOCK_BYTES / row_bytes).clamp(BLOCK_ROWS, MOST_BLOCK_ROWS) };
+        self.block_rows = most / self.kernel.rows * self.kernel.rows;
+        if let Some(line) = self.divided_line() {
+            // Edges of as many lines as possible.
+            let most = if second { MOST_BLOCK_ROWS / 2 } else { (OUTPUT_BYTES / self.row_len()).min(MOST_BLOCK_ROWS) };
+            self.block_rows = (most / line).max(1) * line;
+        }
         let views = match &self.reads {
             Reads::Runs(gather) => gather.views.as_slice(),
             Reads::Rows(_) => &[View::WHOLE],
@@ -114,27 +127,17 @@ impl Packed {
         self.kernel.kind == Kind::Gemm && !self.epilogue.weight_zero_point.is_empty()
     }
 
-    /// Divides a block into strips of rows that see the same part of the kernel; returns their number.
-    fn strips(&self, gather: &Gather, block: &Range<usize>, strips: &mut [Strip]) -> usize {
-        let (mut rest, mut count) = (block.clone(), 0);
-        // The end of a tile overlaps with the beginning of the next where both fit into what the CPU looks at at once.
-        let short = gather.run_len * gather.offsets.len() <= SHORT_SUM;
-        let most = if short { self.kernel.rows.min(SHORT_ROWS) } else { self.kernel.rows };
-        while !rest.is_empty() {
-            let (part, view) = gather.view(&rest);
-            rest.start = part.end;
-            // As few tiles as possible, all but the last of the same size.
-            let tile = part.len().div_ceil(part.len().div_ceil(most));
-            let whole = part.len() / tile * tile;
-            for (first, rows, tile) in [(0, whole, tile), (whole, part.len() - whole, part.len() - whole)] {
-                if rows > 0 {
-                    let at = (part.start - block.start + first) as u32;
-                    strips[count] = Strip { at, rows: rows as u32, tile: tile as u32, view: view as u32 };
-                    count += 1;
-                }
-            }
+    /// Bytes of a row of outputs.
+    fn row_len(&self) -> usize {
+        self.channels * if self.store == CODES { 1 } else { 4 }
+    }
+
+    /// Pixels of a line, if lines may be divided.
+    fn divided_line(&self) -> Option<usize> {
+        match &self.reads {
+            Reads::Runs(gather) if gather.has_spans() => Some(gather.width()),
+            _ => None,
         }
-        count
     }
 
     /// The largest |accumulator| that any input can lead to.
@@ -158,26 +161,12 @@ impl Packed {
 
 /// Rows of a block, at least …
 const BLOCK_ROWS: usize = 96;
-/// … and as many more, up to a limit, as read no more than this: a panel is set up once a block.
+/// … and as many more, up to [`MOST_BLOCK_ROWS`], as read no more than this: a panel is set up once a block.
 const BLOCK_BYTES: usize = 32 << 10;
-const MOST_BLOCK_ROWS: usize = 480;
-/// Rows of a tile where there are no more products than this to a sum.
-const SHORT_ROWS: usize = 8;
-const SHORT_SUM: usize = 128;
+/// Outputs of a block that are stored by themselves first stay in the L2 cache.
+const OUTPUT_BYTES: usize = 256 << 10;
 /// Bytes between weights that pass by once and those asked for meanwhile.
 const AHEAD: usize = 2048;
-
-/// Tiles of equally many rows below each other.
-#[derive(Clone, Copy)]
-struct Strip {
-    /// The first row, counted from that of the block.
-    at: u32,
-    rows: u32,
-    /// Rows of a tile.
-    tile: u32,
-    /// What its rows see, a [`View`](crate::gather::View).
-    view: u32,
-}
 
 /// The caller's scratch memory for kernels that read runs.
 struct Scratch<'s> {
@@ -192,6 +181,7 @@ impl<'s> Scratch<'s> {
     fn divide(packed: &Packed, gather: &Gather, memory: &mut Memory<'s>) -> Scratch<'s> {
         let row_sums = if packed.needs_row_sums() { packed.block_rows } else { 0 };
         let pairs = gather.offsets.len() * gather.run_len.div_ceil(2);
+        let moved = if gather.has_spans() { packed.block_rows } else { 0 };
         Scratch {
             copy: memory.take(gather.copy_len()),
             pixels: memory.take(gather.pixels_len(packed.block_rows)),
@@ -201,15 +191,17 @@ impl<'s> Scratch<'s> {
                 widened: memory.take(packed.kernel.widened * pairs),
                 strips: memory.take(packed.block_rows),
                 count: 0,
+                quads: 0,
+                moved: false,
+                pixels: memory.take(moved),
+                located: memory.take(moved),
+                outputs: memory.take(if packed.finish.is_none() { moved * packed.row_len() } else { 0 }),
                 row_sums: memory.take(row_sums),
                 tile: memory.take(packed.block_rows * packed.kernel.width()),
             },
         }
     }
 }
-
-// SAFETY: four numbers.
-unsafe impl Plain for Strip {}
 
 /// Where a region is stored.
 struct Target {
@@ -276,17 +268,27 @@ pub(crate) unsafe fn run(
     };
     let flip = if signed { 0x80 } else { 0 };
     let Scratch { copy, pixels, mut block } = Scratch::divide(packed, gather, &mut memory);
+    let unit = packed.divided_line().unwrap_or(packed.kernel.rows);
+    // Rows that are copied from the tile buffer, because the region begins inside a panel, are so in their order.
+    let first = region.channels.start;
+    let divides = packed.finish.is_some() || packed.weights.panels.iter().any(|panel| panel.channel == first);
     for band in gather.bands(region.rows.clone()) {
         // SAFETY: the CPU has the kernel's instructions.
         let read = unsafe { gather.read(&band, input, (zero_point, flip), copy) };
-        for range in even_parts(band, packed.block_rows, packed.kernel.rows) {
-            block.count = packed.strips(gather, &range, block.strips);
+        for range in even_parts(band, packed.block_rows, unit) {
             block.range = range;
+            packed.arrange(gather, &mut block, divides);
+            let (first, len) = (block.range.start, block.range.len());
+            let rows = if block.moved { &mut *block.located } else { &mut *block.rows };
             // SAFETY: the block lies in the band, and its rows are then where they can be read.
-            unsafe {
-                read.rows(block.range.start, &mut block.rows[..block.range.len()], pixels);
-                driver.block(gather, &mut block);
+            unsafe { read.rows(first, &mut rows[..len], pixels) };
+            if block.moved {
+                for (row, &pixel) in block.rows.iter_mut().zip(&block.pixels[..len]) {
+                    *row = block.located[pixel as usize];
+                }
             }
+            // SAFETY: likewise.
+            unsafe { driver.block(gather, &mut block) };
         }
     }
 }
@@ -308,6 +310,16 @@ struct Block<'s> {
     strips: &'s mut [Strip],
     /// How many of them there are.
     count: usize,
+    /// Quads that all tiles take from the weights.
+    quads: usize,
+    /// Whether rows are not in the order of pixels: …
+    moved: bool,
+    /// … then the pixel of each row, counted from the first, …
+    pixels: &'s mut [u32],
+    /// … where they are, in the order of pixels, …
+    located: &'s mut [*const u8],
+    /// … and the outputs of each row, where there is no second step that takes them to their pixels.
+    outputs: &'s mut [u8],
     row_sums: &'s mut [i32],
     tile: &'s mut [i32],
 }
@@ -332,6 +344,15 @@ impl Driver<'_> {
             // SAFETY: passed on.
             unsafe { self.panel(gather, panel, block) };
         }
+        if block.moved && self.packed.finish.is_none() {
+            let stride = self.target.stride();
+            for (rows, pixels) in block.pieces() {
+                let to = self.target.at(pixels.start, region.start);
+                let from = &block.outputs[rows.start * stride..rows.end * stride];
+                // SAFETY: so many pixels of the region; scratch and output do not overlap.
+                unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+            }
+        }
     }
 
     /// First input channel that a panel reads, as bytes after the first of all.
@@ -351,13 +372,15 @@ impl Driver<'_> {
         // Nothing else is signed, and high bytes of words are 0.
         let flip = if self.signed && matches!(gather.element, Element::Byte) { 0x80 } else { 0 };
         for strip in &block.strips[..block.count] {
-            let runs = &gather.offsets[gather.runs(&gather.views[strip.view as usize])];
+            let view = &gather.views[strip.view as usize];
+            let (runs, codes, size) = (&gather.offsets[view.runs.clone()], &view.codes, gather.element.size());
+            let first = self.input_channel(gather, panel) + codes.start * size;
             for row in (strip.at..strip.at + strip.rows).map(|row| row as usize) {
                 let mut sum = 0u32;
                 for &offset in runs {
-                    let run = block.rows[row].wrapping_offset(offset).wrapping_add(self.input_channel(gather, panel));
-                    // SAFETY: every run is readable for `run_len` elements.
-                    let run = unsafe { core::slice::from_raw_parts(run, gather.run_len * gather.element.size()) };
+                    let run = block.rows[row].wrapping_offset(offset).wrapping_add(first);
+                    // SAFETY: every run is readable for `run_len` elements, of which these are some.
+                    let run = unsafe { core::slice::from_raw_parts(run, codes.len() * size) };
                     sum = run.iter().fold(sum, |sum, &x| sum.wrapping_add(u32::from(x ^ flip)));
                 }
                 block.row_sums[row] = sum as i32;
@@ -379,50 +402,72 @@ impl Driver<'_> {
         let mut tile = Tile {
             rows: block.rows.as_ptr(),
             offsets: gather.offsets.as_ptr(),
-            channel: self.input_channel(gather, panel),
+            channel: 0,
             count: 0,
             runs: 0,
-            quads: gather.run_len.div_ceil(4),
-            pairs: gather.run_len.div_ceil(2),
+            quads: 0,
+            pairs: 0,
             steps: kernel.format.steps(),
             weights: core::ptr::null(),
+            gap: 0,
             ahead: core::ptr::null(),
-            ahead_step: width * 4 / block.range.len().div_ceil(kernel.rows),
+            ahead_step: width * 4,
             widened: block.widened.as_mut_ptr(),
             row_sums: block.row_sums.as_ptr(),
             initial: core::ptr::null(),
             first: panel.first,
             epilogue,
-            output: block.tile.as_mut_ptr().cast(),
+            output: core::ptr::null_mut(),
             stride: width * element,
             channels: panel.channels,
             ..Tile::of(epilogue, panel.first)
+        };
+        let output = match direct {
+            true if block.moved => {
+                let before = (inside.start - region.channels.start) * element;
+                block.outputs.as_mut_ptr().wrapping_add(before)
+            }
+            true => self.target.at(block.range.start, inside.start),
+            false => block.tile.as_mut_ptr().cast(),
         };
         if direct {
             tile.stride = self.target.stride();
             tile.channels = inside.len();
         }
-        let (panel_len, all) = (weights.panel_len(panel), block.range.len());
-        let once = all <= kernel.rows;
+        let panel_len = weights.panel_len(panel);
+        let once = block.range.len() <= kernel.rows;
+        // Weights that are used again and again are in the caches, once all tiles have asked for their shares of them.
+        if !once {
+            tile.ahead_step = width * 4 * gather.offsets.len() * gather.run_len.div_ceil(4) / block.quads.max(1);
+        }
+        let first = self.input_channel(gather, panel);
         let next = weights.of_panel(panel, 0).wrapping_add(panel_len);
         for strip in &block.strips[..block.count] {
             let (at, rows, view) = (strip.at as usize, strip.rows as usize, strip.view as usize);
-            let runs = gather.runs(&gather.views[view]);
+            let View { runs, codes, .. } = &gather.views[view];
+            tile.channel = first + codes.start * gather.element.size();
+            (tile.quads, tile.pairs) = (codes.len().div_ceil(4), codes.len().div_ceil(2));
             tile.rows = block.rows[at..].as_ptr();
             tile.count = rows;
             tile.offsets = gather.offsets[runs.start..].as_ptr();
             tile.runs = runs.len();
-            tile.weights = weights.of_panel(panel, runs.start);
-            // Where weights are used again and again, every row asks for its share of the next panel's; weights that
+            (tile.weights, tile.gap) = (weights.of_panel(panel, runs.start), 0);
+            if codes.len() < gather.run_len {
+                // Whole groups of weights.
+                let bytes = |codes| panel.run_bytes * codes / gather.run_len;
+                tile.weights = tile.weights.wrapping_add(bytes(codes.start));
+                tile.gap = bytes(gather.run_len - codes.len());
+            }
+            // Where weights are used again and again, every tile asks for its share of the next panel's; weights that
             // are used once are asked for a little ahead of their use.
-            tile.ahead = if once { tile.weights.wrapping_add(AHEAD) } else { next.wrapping_add(panel_len * at / all) };
+            tile.ahead = if once {
+                tile.weights.wrapping_add(AHEAD)
+            } else {
+                next.wrapping_add(panel_len * strip.quads / block.quads.max(1))
+            };
             tile.row_sums = block.row_sums.as_ptr().wrapping_add(at);
             tile.initial = epilogue.initial[view * order.len() + panel.first..].as_ptr();
-            tile.output = if direct {
-                self.target.at(block.range.start + at, inside.start)
-            } else {
-                block.tile.as_mut_ptr().cast::<u8>().wrapping_add(at * tile.stride)
-            };
+            tile.output = output.wrapping_add(at * tile.stride);
             let call = (kernel.tile)(strip.tile as usize, panel.vectors, self.signed, *store);
             // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). Every row has its runs in the
             // input or in a copy, and what whole quads and blocks reach beyond the last run is readable too.
@@ -431,13 +476,15 @@ impl Driver<'_> {
             unsafe { call(&tile) };
         }
         if !direct {
-            // SAFETY: the tile buffer was just filled.
-            unsafe { self.copy_out(&block.range, &inside, panel, width, block.tile) };
+            for (rows, pixels) in block.pieces() {
+                // SAFETY: the tile buffer was just filled.
+                unsafe { self.copy_out(&pixels, &inside, panel, width, &block.tile[rows.start * width..]) };
+            }
         }
     }
 
     /// Takes the part of the tile buffer that lies inside the region through the second step, or copies it. Once for
-    /// all rows of a block, so that the parameters of its channels are loaded once.
+    /// all rows of a block that follow each other, so that the parameters of its channels are loaded once.
     ///
     /// # Safety
     /// `tile` holds the rows in the elements that the kernel stores; the region's output is as [`run`] says.

@@ -123,10 +123,10 @@ pub(crate) fn one_or<T: Copy>(parameter: &[T], channel: usize) -> T {
 /// What packing keeps of the weights, so that zero point and rule may still change.
 #[derive(Clone, Debug)]
 pub(crate) struct ColumnSums {
-    /// `Σ (w − z_W)` of each output channel and piece of its kernel: `[channel][piece]`.
+    /// `Σ (w − z_W)` of each output channel and part of its kernel: `[channel][piece][column]`.
     shifted: Vec<i32>,
-    /// Pieces of a kernel.
-    pieces: usize,
+    /// Pieces and columns of a kernel.
+    parts_of: [usize; 2],
     /// z_W of each output channel.
     zero_points: Vec<i32>,
     /// `Σ max(0, w − z_W)` and `Σ max(0, z_W − w)` of each output channel.
@@ -137,19 +137,25 @@ impl ColumnSums {
     /// For accumulators that are complete.
     pub(crate) fn none(channels: usize) -> ColumnSums {
         let (shifted, zero_points) = (vec![0; channels], vec![0; channels]);
-        ColumnSums { shifted, pieces: 1, zero_points, parts: vec![[0; 2]; channels] }
+        ColumnSums { shifted, parts_of: [1, 1], zero_points, parts: vec![[0; 2]; channels] }
     }
 
-    /// `pieces` are the equal parts of a kernel that can be left out.
-    pub(crate) fn of(layer: &Layer<'_>, pieces: usize) -> ColumnSums {
+    /// What can be left out of a kernel: equal `pieces`, and equal `columns` of each of the `runs` that it has.
+    pub(crate) fn of(layer: &Layer<'_>, [pieces, columns]: [usize; 2], runs: usize) -> ColumnSums {
         let depth = layer.shape().depth();
-        let mut sums = ColumnSums { shifted: Vec::new(), pieces, zero_points: Vec::new(), parts: Vec::new() };
+        let parts_of = [pieces, columns];
+        let mut sums = ColumnSums { shifted: Vec::new(), parts_of, zero_points: Vec::new(), parts: Vec::new() };
+        // Only where columns can be left out do runs count.
+        let in_piece = if columns > 1 { runs / pieces * columns } else { 1 };
         for (channel, weights) in layer.weight().chunks_exact(depth).enumerate() {
             let zero = layer.weight_zero_point(channel);
             let mut parts = [0; 2];
-            for piece in weights.chunks_exact(depth / pieces) {
-                let [positive, negative] = positive_and_negative(piece, zero);
-                sums.shifted.push((positive - negative) as i32);
+            let first = sums.shifted.len();
+            sums.shifted.resize(first + pieces * columns, 0);
+            for (at, part) in weights.chunks_exact(depth / pieces / in_piece).enumerate() {
+                let [positive, negative] = positive_and_negative(part, zero);
+                let sum = &mut sums.shifted[first + at / in_piece * columns + at % columns];
+                *sum = sum.wrapping_add((positive - negative) as i32);
                 parts = [parts[0] + positive, parts[1] + negative];
             }
             sums.zero_points.push(zero);
@@ -158,10 +164,12 @@ impl ColumnSums {
         sums
     }
 
-    /// `Σ (w − z_W)` of the pieces that a view sees.
+    /// `Σ (w − z_W)` of what a view sees.
     fn shifted(&self, channel: usize, view: &View) -> i32 {
-        let pieces = &self.shifted[channel * self.pieces..][view.pieces.clone()];
-        pieces.iter().fold(0, |sum, &piece| sum.wrapping_add(piece))
+        let [pieces, columns] = self.parts_of;
+        let sums = &self.shifted[channel * pieces * columns..];
+        let seen = view.pieces.clone().flat_map(|piece| &sums[piece * columns..][view.columns.clone()]);
+        seen.fold(0, |sum, &part| sum.wrapping_add(part))
     }
 
     /// The largest |accumulator| that any input can produce, before wrapping: positive weights meet the

@@ -13,22 +13,36 @@
 //! Padding is put in place by copying the image band by band, a few output rows at a time, into scratch memory that
 //! stays in cache. Two things keep most layers from being copied: without padding along the width there is nothing to
 //! put in place, and kernel rows that lie above or below the image are left out instead (their products are 0): output
-//! rows that see the same kernel rows form a [`View`].
+//! rows that see the same kernel rows form a [`View`]. Of output rows that see all of them, pixels at the edges can leave
+//! out kernel columns likewise, where that pays: see [`spans`].
 
+use crate::micro::{Kind, MOST_BLOCK_ROWS, Microkernel};
+use crate::spans::{self, Span, Work, taps_seen};
 use alloc::vec::Vec;
 use core::ops::Range;
 use qexact_reference::{Axis, CodeType, Conv, Error};
 
-/// Kernel rows that an output row sees.
+/// What a pixel sees of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct View {
     /// Pieces of the kernel, see [`Gather::pieces`].
     pub pieces: Range<usize>,
+    /// Columns of each of their runs, see [`Gather::columns`].
+    pub columns: Range<usize>,
+    /// Runs of the pieces …
+    pub runs: Range<usize>,
+    /// … and codes of the columns.
+    pub codes: Range<usize>,
 }
 
 impl View {
-    /// A kernel of one piece.
-    pub(crate) const WHOLE: View = View { pieces: 0..1 };
+    /// A kernel of one piece and one column, without anything to read.
+    pub(crate) const WHOLE: View = View { pieces: 0..1, columns: 0..1, runs: 0..0, codes: 0..0 };
+
+    /// Quads that it reads.
+    pub(crate) fn quads(&self) -> usize {
+        self.runs.len() * self.codes.len().div_ceil(4)
+    }
 }
 
 /// How rows are read, for one layer.
@@ -45,10 +59,15 @@ pub(crate) struct Gather {
     channels: usize,
     /// Parts of the kernel that may be left out: its rows, or the whole kernel.
     pub pieces: usize,
-    /// What output rows see: each of `views` is one choice of pieces.
+    /// Parts of a run that may be left out: its taps, or the whole run.
+    pub columns: usize,
+    /// What output rows see, each one choice of pieces, and after that what pixels of `spans` see.
     pub views: Vec<View>,
     /// View of each output row of an image.
     view_of: Vec<usize>,
+    /// Parts of an output row that sees all pieces; none if it is not to be divided.
+    spans: Vec<Span>,
+    work: Work,
     source: Source,
 }
 
@@ -148,9 +167,15 @@ impl Runs {
 }
 
 impl Gather {
-    /// `copied` has the input copied whether there is padding or not, all padding included, with `slack` codes readable
-    /// beyond every run.
-    pub(crate) fn new(shape: &Conv, runs: Runs, element: Element, copied: bool, slack: usize) -> Result<Gather, Error> {
+    /// How a kernel reads its rows.
+    ///
+    /// # Errors
+    /// Sizes that overflow.
+    pub(crate) fn new(shape: &Conv, runs: Runs, kernel: &Microkernel, input: CodeType) -> Result<Gather, Error> {
+        let element = kernel.element.of(input);
+        // Depthwise kernels read whole blocks of channels, from memory that has room for them: the input is copied
+        // whether there is padding or not, all padding included.
+        let (copied, slack) = if kernel.kind == Kind::Depthwise { (true, kernel.width()) } else { (false, 4) };
         let outputs = [shape.axes[0].output()?, shape.axes[1].output()?, shape.axes[2].output()?];
         let [depth, height, width] = shape.axes;
         let channels = shape.in_channels;
@@ -158,18 +183,6 @@ impl Gather {
         // Kernel rows follow each other in the order of weights only where the kernel has no depth.
         let by_rows = depth.kernel == 1 && !copied;
         let pieces = if by_rows { height.kernel } else { 1 };
-        let mut views = Vec::new();
-        let mut view_of = Vec::with_capacity(outputs[1]);
-        for y in 0..outputs[1] {
-            let seen = |tap: &usize| !by_rows || height.source(y, *tap).is_some();
-            let first = (0..pieces).find(seen).unwrap_or(0);
-            let count = (first..pieces).take_while(seen).count();
-            let view = View { pieces: first..first + count };
-            view_of.push(views.iter().rposition(|v| *v == view).unwrap_or_else(|| {
-                views.push(view);
-                views.len() - 1
-            }));
-        }
         let padded = |axis: &Axis| axis.padding != [0, 0];
         let copied = copied || padded(&width) || padded(&depth) || (!by_rows && padded(&height));
         // Reading beyond every run would end beyond the input too often, unless rows have but one run.
@@ -201,13 +214,86 @@ impl Gather {
                 );
             }
         }
-        Ok(Gather { outputs, offsets, run_len, element, channels, pieces, views, view_of, source })
+        let step = if let Element::Word(_) = element { 2 } else { 4 };
+        let work = Work { rows: kernel.rows, columns: width.kernel, steps: offsets.len() * channels.div_ceil(step) };
+        let pieces_of = |y| if by_rows { taps_seen(&height, y) } else { 0..1 };
+        let mut gather = Gather {
+            outputs,
+            offsets,
+            run_len,
+            element,
+            channels,
+            pieces,
+            columns: 1,
+            views: Vec::new(),
+            view_of: Vec::with_capacity(outputs[1]),
+            spans: Vec::new(),
+            work,
+            source,
+        };
+        // What is left out of a run must be whole groups of weights that are packed, or proven, together.
+        if runs == Runs::KernelRows
+            && padded(&width)
+            && channels.is_multiple_of(kernel.format.depth() * kernel.format.steps().max(1))
+        {
+            let whole = (0..outputs[1]).filter(|&y| pieces_of(y).len() == pieces).count();
+            gather.divide_lines(whole, &width);
+        }
+        for pieces in (0..outputs[1]).map(pieces_of) {
+            let known = gather.views.iter().rposition(|view| view.pieces == pieces);
+            gather.view_of.push(known.unwrap_or(gather.views.len()));
+            if known.is_none() {
+                gather.views.push(gather.view_of_parts(pieces, 0..gather.columns));
+            }
+        }
+        let divided = gather.spans.iter().map(|span| gather.view_of_parts(0..pieces, span.columns.clone()));
+        gather.views.extend(divided.collect::<Vec<_>>());
+        Ok(gather)
     }
 
-    /// Runs of a view.
-    pub(crate) fn runs(&self, view: &View) -> Range<usize> {
-        let each = self.offsets.len() / self.pieces;
-        view.pieces.start * each..view.pieces.end * each
+    fn view_of_parts(&self, pieces: Range<usize>, columns: Range<usize>) -> View {
+        let (runs, codes) = (self.offsets.len() / self.pieces, self.run_len / self.columns);
+        View {
+            runs: pieces.start * runs..pieces.end * runs,
+            codes: columns.start * codes..columns.end * codes,
+            pieces,
+            columns,
+        }
+    }
+
+    /// Has lines that see all pieces divided, if that pays for so many.
+    fn divide_lines(&mut self, lines: usize, width: &Axis) {
+        let [_, height, pixels] = self.outputs;
+        let band = if let Source::Copy(copy) = &self.source { copy.outputs } else { height };
+        let most = (MOST_BLOCK_ROWS / pixels).min(band);
+        let spans = spans::divide(width, pixels);
+        // As even blocks as possible.
+        if most > 0 && self.work.divides_lines(&spans, lines.div_ceil(lines.div_ceil(most).max(1))) {
+            (self.columns, self.spans) = (width.kernel, spans);
+        }
+    }
+
+    /// Spans of a part of the output whose pixels all have this view, and their views, if it pays to divide it.
+    pub(crate) fn spans(&self, part: &Range<usize>, view: usize) -> Option<impl Iterator<Item = (&Span, usize)>> {
+        if self.spans.is_empty() {
+            return None;
+        }
+        let width = self.outputs[2];
+        let pixels = |span: &Span| span.within(part, width).map(|pixels| pixels.len()).sum();
+        let divides = self.views[view].pieces == (0..self.pieces)
+            && self.work.is_less_apart(self.spans.iter().map(|span| (pixels(span), span.columns.len())));
+        let first = self.views.len() - self.spans.len();
+        divides.then(|| self.spans.iter().zip(first..))
+    }
+
+    /// Pixels of a line.
+    pub(crate) fn width(&self) -> usize {
+        self.outputs[2]
+    }
+
+    /// Whether lines may be divided into spans.
+    pub(crate) fn has_spans(&self) -> bool {
+        !self.spans.is_empty()
     }
 
     /// Bytes of the memory for pixels that are copied by themselves, in blocks of so many rows.
@@ -475,5 +561,49 @@ impl BandCopy {
             }
         }
         first as isize
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_arch = "x86_64")]
+mod tests {
+    use super::*;
+    use crate::IsaName;
+    use crate::choose::choose;
+
+    fn divided(shape: &str) -> [bool; 3] {
+        [IsaName::Avx2, IsaName::AvxVnni, IsaName::Avx512Vnni].map(|isa| {
+            let shape: Conv = shape.parse().unwrap();
+            let choice = choose(isa, &shape);
+            Gather::new(&shape, choice.runs, choice.kernel.unwrap(), CodeType::U8).unwrap().has_spans()
+        })
+    }
+
+    #[test]
+    fn lines_are_divided_where_edges_leave_out_whole_groups_of_weights() {
+        for shape in [
+            "conv ic128oc40ih7kh3ph1",
+            "conv n2ic64oc33ih9kh3ph1",
+            "conv ic64oc17ih14kh3ph1",
+            "conv ic96oc32ih28iw26kh3ph1",
+            "conv ic64oc20ih28kh5ph2",
+            "conv ic64oc16ih30kh3ph1sh2sw1",
+            "conv ic32oc40id3ih12kd2kh3ph1",
+            "conv ic64oc20ih20iw2kh3kw7ph0pw3",
+        ] {
+            assert_eq!(divided(shape), [true; 3], "{shape}");
+        }
+        // Pairs of channels, but no quads.
+        assert_eq!(divided("conv ic126oc40ih7kh3ph1"), [true, false, false]);
+        for shape in [
+            "conv ic127oc40ih7kh3ph1",
+            "conv ic128oc40ih7kh3",
+            "conv ic128oc40ih7kh3ph1pw0",
+            "conv ic128oc40ih9kh3ph1dh2dw2",
+            "conv ic128oc64g2ih9kh3ph1",
+            "conv ic512oc512ih4kh3ph1",
+        ] {
+            assert_eq!(divided(shape), [false; 3], "{shape}");
+        }
     }
 }

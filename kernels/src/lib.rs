@@ -56,6 +56,7 @@ mod pack;
 mod plan;
 mod requantizer;
 mod safe;
+mod spans;
 mod transposed;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;

@@ -8,6 +8,7 @@
 //!     for k in 0..run_len
 //!         for row, channel of the tile        in registers
 //!             acc[row][channel] += (rows[row] + offsets[run])[k] · weights[run][k][channel]
+//!     skip `gap` bytes of weights             none where the tile sees all columns of the kernel
 //! for row, channel of the tile
 //!     output[row][channel] = rule(acc[row][channel])              acc begins as initial[channel]
 //! ```
@@ -42,6 +43,8 @@ pub(crate) struct Tile<'a> {
     pub steps: usize,
     /// The panel's weights.
     pub weights: *const u8,
+    /// Bytes of weights between those of one run and the next, which no row of the tile reads; GEMM only.
+    pub gap: usize,
     /// Weights that will be needed later, and bytes of them to ask for with every quad.
     pub ahead: *const u8,
     pub ahead_step: usize,
@@ -100,6 +103,7 @@ impl Tile<'_> {
             pairs: 0,
             steps: 0,
             weights: null(),
+            gap: 0,
             ahead: null(),
             ahead_step: 0,
             widened: null_mut(),
@@ -149,11 +153,14 @@ pub(crate) type StageFn = unsafe fn(&Stage<'_>);
 ///   for `quads` · 4 bytes or `pairs` · 2 words (GEMM) or for one block of channels (depthwise). Direct kernels: four
 ///   rows for every one or, with stride 1, two lines, each readable from `inside` columns for `channels` channels.
 /// * `widened` is writable for [`Microkernel::widened`] bytes for each of `runs` · `pairs` pairs.
-/// * `weights` points to one panel packed in the kernel's format for these runs.
+/// * `weights` points to one panel packed in the kernel's format for these runs, `gap` bytes apart.
 /// * `initial`, and from `first` on the vectors of `epilogue`, reach over all channels of the panel; `row_sums` holds
 ///   one element a row unless all weight zero points are 0.
 /// * Every row of `output` is writable for `channels` channels, which are no more than the panel has.
 pub(crate) type TileFn = unsafe fn(&Tile<'_>);
+
+/// Rows that weights pass by, at most.
+pub(crate) const MOST_BLOCK_ROWS: usize = 480;
 
 /// Rows of a depthwise tile: it keeps nothing in registers from one to the next.
 pub(crate) const DEPTHWISE_ROWS: usize = 16;

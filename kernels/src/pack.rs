@@ -77,7 +77,7 @@ pub(crate) struct Panel {
     /// Offset of its weights in bytes, number of runs and distance from one to the next.
     offset: usize,
     runs: usize,
-    run_bytes: usize,
+    pub run_bytes: usize,
 }
 
 impl Panel {

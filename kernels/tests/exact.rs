@@ -315,6 +315,60 @@ fn kernels_equal_the_reference() {
     QuickCheck::new().tests(3000).max_tests(3000).quickcheck((|case: Case| agrees(&case)) as fn(Case) -> bool);
 }
 
+/// Dense convolutions whose padding matrix kernels leave out, pixels at edges apart from others, and some near them.
+#[derive(Clone, Debug)]
+struct Edges(Case);
+
+impl Arbitrary for Edges {
+    fn arbitrary(g: &mut Gen) -> Edges {
+        let mut axes = [Axis::UNIT; 3];
+        for (axis, most) in axes.iter_mut().zip([2, 30, 30]) {
+            let kernel = if most == 2 { pick(g, 1..=2) } else { *g.choose(&[1, 2, 3, 3, 3, 5, 7]).unwrap() };
+            let dilation = if most == 30 && pick(g, 0..=5) == 0 { 2 } else { 1 };
+            let padding = [pick(g, 0..=kernel), pick(g, 0..=kernel / 2)];
+            let least = ((kernel - 1) * dilation + 1).saturating_sub(padding[0] + padding[1]).max(1);
+            let stride = if pick(g, 0..=3) == 0 { 2 } else { 1 };
+            *axis = Axis { input: pick(g, least..=most.max(least)), kernel, stride, padding, dilation };
+        }
+        if pick(g, 0..=3) > 0 {
+            axes[0] = Axis::UNIT;
+        }
+        if pick(g, 0..=7) > 0 {
+            axes[2].dilation = 1;
+        }
+        let in_channels = *g.choose(&[4, 6, 16, 32, 40, 64, 96]).unwrap();
+        let shape = Conv { batch: pick(g, 1..=2), in_channels, out_channels: pick(g, 1..=40), groups: 1, axes };
+        shape.validate().unwrap();
+        let (signed, seed) = (bool::arbitrary(g), u64::arbitrary(g));
+        Edges(Case { shape, signed, rule: pick(g, 0..=12), weight_zero_points: pick(g, 0..=2), seed })
+    }
+}
+
+#[test]
+fn padding_that_is_left_out_makes_no_difference() {
+    QuickCheck::new().tests(250).max_tests(250).quickcheck((|Edges(case)| agrees(&case)) as fn(Edges) -> bool);
+    // The same geometries as in a test that they are divided.
+    for (seed, shape) in [
+        "conv ic128oc40ih7kh3ph1",
+        "conv n2ic64oc33ih9kh3ph1",
+        "conv ic64oc17ih14kh3ph1",
+        "conv ic96oc32ih28iw26kh3ph1",
+        "conv ic64oc20ih28kh5ph2",
+        "conv ic64oc16ih30kh3ph1sh2sw1",
+        "conv ic32oc40id3ih12kd2kh3ph1",
+        "conv ic64oc20ih20iw2kh3kw7ph0pw3",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let shape = shape.parse().unwrap();
+        for rule in [1, 6, 7, 8] {
+            let weight_zero_points = (seed + rule) % 3;
+            assert!(agrees(&Case { shape, signed: rule > 6, rule, weight_zero_points, seed: seed as u64 }));
+        }
+    }
+}
+
 /// Geometry that generated cases are too small for: rows in several pieces, padding wider than the image.
 #[test]
 fn row_kernels_equal_the_reference_on_wide_rows() {

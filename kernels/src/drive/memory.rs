@@ -20,6 +20,8 @@ unsafe impl Plain for u8 {}
 // SAFETY: likewise.
 unsafe impl Plain for i32 {}
 // SAFETY: likewise.
+unsafe impl Plain for u32 {}
+// SAFETY: likewise.
 unsafe impl Plain for usize {}
 // SAFETY: likewise.
 unsafe impl Plain for *const u8 {}

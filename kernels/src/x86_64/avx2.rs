@@ -119,6 +119,7 @@ unsafe fn row<const NV: usize, const STORE: Store>(t: &Tile<'_>) {
                 }
                 w = w.wrapping_add(16 * NV);
             }
+            w = w.wrapping_add(t.gap);
         }
         let mut acc = [acc];
         // SAFETY: the epilogue's part of the contract.
@@ -151,8 +152,8 @@ unsafe fn gemm<const MR: usize, const VECTORS: usize, const NV: usize, const STO
             if t.count < MANY_ROWS {
                 tiles::<MR, NV, false, STORE>(&part, pitch);
             } else {
-                widen_weights::<NV>(part.weights, pitch, t.runs * t.pairs, t.widened);
-                part.weights = t.widened;
+                widen_weights::<NV>(&part, pitch);
+                (part.weights, part.gap) = (t.widened, 0);
                 tiles::<MR, NV, true, STORE>(&part, 32 * NV);
             }
         }
@@ -165,21 +166,25 @@ fn widen_codes(codes: &[u8], flip: u8, words: &mut [u8]) {
     widen(codes, flip, words)
 }
 
-/// Widens `steps` times NV vectors of weights, which are `pitch` bytes apart.
+/// Widens NV vectors of weights, `pitch` bytes after the last ones, for each pair of codes.
 ///
 /// # Safety
-/// They can be read from `weights` and written to `widened`.
+/// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
-unsafe fn widen_weights<const NV: usize>(weights: *const u8, pitch: usize, steps: usize, widened: *mut u8) {
-    for step in 0..steps {
-        let (from, to) = (weights.wrapping_add(step * pitch), widened.wrapping_add(step * 32 * NV));
-        prefetch::<1, 64>(from.wrapping_add(AHEAD));
-        // SAFETY: by this function's contract.
-        unsafe {
-            for (j, vector) in load::<NV, false>(from).into_iter().enumerate() {
-                _mm256_storeu_si256(to.add(32 * j).cast(), vector);
+unsafe fn widen_weights<const NV: usize>(t: &Tile<'_>, pitch: usize) {
+    let (mut from, mut to) = (t.weights, t.widened);
+    for _ in 0..t.runs {
+        for _ in 0..t.pairs {
+            prefetch::<1, 64>(from.wrapping_add(AHEAD));
+            // SAFETY: by this function's contract.
+            unsafe {
+                for (j, vector) in load::<NV, false>(from).into_iter().enumerate() {
+                    _mm256_storeu_si256(to.add(32 * j).cast(), vector);
+                }
             }
+            (from, to) = (from.wrapping_add(pitch), to.wrapping_add(32 * NV));
         }
+        from = from.wrapping_add(t.gap);
     }
 }
 
@@ -236,6 +241,7 @@ unsafe fn tiles<const MR: usize, const NV: usize, const WIDE: bool, const STORE:
                 w = w.wrapping_add(pitch);
                 at += 4;
             }
+            w = w.wrapping_add(t.gap);
         }
         // SAFETY: the epilogue's part of the contract.
         unsafe {

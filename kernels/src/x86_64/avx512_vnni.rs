@@ -58,8 +58,8 @@ fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [Ti
             gemm::<1, NV, 4, SIGNED, STORE>,
             gemm::<2, NV, 2, SIGNED, STORE>,
             gemm::<3, NV, 2, SIGNED, STORE>,
-            gemm::<4, NV, 1, SIGNED, STORE>,
-            gemm::<5, NV, 1, SIGNED, STORE>,
+            gemm::<4, NV, 2, SIGNED, STORE>,
+            gemm::<5, NV, 2, SIGNED, STORE>,
             gemm::<6, NV, 1, SIGNED, STORE>,
             gemm::<7, NV, 1, SIGNED, STORE>,
             gemm::<8, NV, 1, SIGNED, STORE>,
@@ -133,6 +133,7 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
                 w = w.wrapping_add(64 * NV);
                 at += 4;
             }
+            w = w.wrapping_add(t.gap);
         }
         let mut acc = sums[0];
         for part in &sums[1..] {

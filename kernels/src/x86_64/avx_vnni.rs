@@ -126,6 +126,7 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
                 w = w.wrapping_add(32 * NV);
                 at += 4;
             }
+            w = w.wrapping_add(t.gap);
         }
         let mut acc = sums[0];
         for part in &sums[1..] {

@@ -151,6 +151,7 @@ unsafe fn gemm<
                 }
                 w = w.wrapping_add(64 * NV);
             }
+            w = w.wrapping_add(t.gap);
         }
         let mut acc = sums[0];
         for part in &sums[1..] {

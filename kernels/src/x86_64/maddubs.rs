@@ -144,6 +144,7 @@ unsafe fn tiles<const MR: usize, const NV: usize, const SEVERAL: bool, const STO
                     }
                 }
             }
+            w = w.wrapping_add(t.gap);
         }
         // SAFETY: the epilogue's part of the contract.
         unsafe {

@@ -1,0 +1,105 @@
+//! How the rows of a block are divided into strips of tiles.
+
+use super::memory::Plain;
+use super::{Block, Packed};
+use crate::gather::Gather;
+use core::ops::Range;
+
+/// Rows of a tile where there are no more products than this to a sum.
+const SHORT_ROWS: usize = 8;
+const SHORT_SUM: usize = 128;
+
+/// Tiles of equally many rows below each other.
+#[derive(Clone, Copy)]
+pub(super) struct Strip {
+    /// The first row, counted from that of the block.
+    pub at: u32,
+    pub rows: u32,
+    /// Rows of a tile.
+    pub tile: u32,
+    /// What its rows see, a [`View`](crate::gather::View).
+    pub view: u32,
+    /// Quads that the tiles before it take from the weights.
+    pub quads: usize,
+}
+
+// SAFETY: five numbers.
+unsafe impl Plain for Strip {}
+
+impl Packed {
+    /// Divides a block into strips of rows that see the same part of the kernel. Rows are in the order of pixels, unless
+    /// lines are divided (`divides`: they may be).
+    pub(super) fn arrange(&self, gather: &Gather, block: &mut Block<'_>, divides: bool) {
+        (block.count, block.quads, block.moved) = (0, 0, false);
+        // The end of a tile overlaps with the beginning of the next where both fit into what the CPU looks at at once.
+        let short = gather.run_len * gather.offsets.len() <= SHORT_SUM;
+        let most = if short { self.kernel.rows.min(SHORT_ROWS) } else { self.kernel.rows };
+        let (mut rest, mut at) = (block.range.clone(), 0);
+        while !rest.is_empty() {
+            let (part, view) = gather.view(&rest);
+            rest.start = part.end;
+            let Some(spans) = gather.spans(&part, view).filter(|_| divides) else {
+                at = block.take(at, part);
+                block.add_strips(gather, at, view, most);
+                continue;
+            };
+            block.moved = true;
+            for (span, view) in spans {
+                at = span.within(&part, gather.width()).fold(at, |at, pixels| block.take(at, pixels));
+                block.add_strips(gather, at, view, most);
+            }
+        }
+    }
+}
+
+impl Block<'_> {
+    /// Makes some pixels the rows from `at` on; returns where they end.
+    fn take(&mut self, at: usize, pixels: Range<usize>) -> usize {
+        let end = at + pixels.len();
+        // Nothing is noted where lines are never divided.
+        for (noted, pixel) in self.pixels.iter_mut().skip(at).zip(pixels) {
+            *noted = (pixel - self.range.start) as u32;
+        }
+        end
+    }
+
+    /// Adds the rows up to `end` that are in no strip yet: as few tiles as possible, all but the last of the same size.
+    fn add_strips(&mut self, gather: &Gather, end: usize, view: usize, most: usize) {
+        let last = self.strips[..self.count].last();
+        let mut at = last.map_or(0, |strip| (strip.at + strip.rows) as usize);
+        let rows = end - at;
+        if rows == 0 {
+            return;
+        }
+        let tile = rows.div_ceil(rows.div_ceil(most));
+        for (tiles, tile) in [(rows / tile, tile), (1, rows % tile)] {
+            if tiles * tile > 0 {
+                let rows = tiles * tile;
+                let (view, quads) = (view as u32, self.quads);
+                self.strips[self.count] = Strip { at: at as u32, rows: rows as u32, tile: tile as u32, view, quads };
+                self.count += 1;
+                self.quads += tiles * gather.views[view as usize].quads();
+                at += rows;
+            }
+        }
+    }
+
+    /// Rows whose pixels follow each other, as long as possible, and these pixels.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let (moved, pixels, range) = (self.moved, &*self.pixels, self.range.clone());
+        let mut next = 0;
+        core::iter::from_fn(move || {
+            let first = next;
+            if first == range.len() {
+                return None;
+            }
+            let mut pixel = range.start;
+            next = range.len();
+            if moved {
+                let follow = pixels[first..range.len()].windows(2).take_while(|pair| pair[0] + 1 == pair[1]);
+                (pixel, next) = (pixel + pixels[first] as usize, first + 1 + follow.count());
+            }
+            Some((first..next, pixel..pixel + next - first))
+        })
+    }
+}
