@@ -7,6 +7,7 @@
 //!             for tile of rows                    all of which see the same part of the kernel
 //!                 microkernel                     straight into the output, or into a side buffer where
 //!                                                 panel and region overlap in part
+//!         move rows to their pixels               where tiles take them in another order
 //! ```
 //!
 //! Row kernels have loops of their own, in [`rows`].
@@ -472,7 +473,8 @@ impl Driver<'_> {
             // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). Every row has its runs in the
             // input or in a copy, and what whole quads and blocks reach beyond the last run is readable too.
             // Weights and epilogue were packed for this panel. The output is the region (`direct`: the panel
-            // begins inside it) or the tile buffer, which has room for a block of 4-byte elements.
+            // begins inside it), memory for a block's rows of it, or the tile buffer, which has room for a block of
+            // 4-byte elements.
             unsafe { call(&tile) };
         }
         if !direct {
