@@ -11,14 +11,13 @@
 //!
 //! Row kernels have loops of their own, in [`rows`].
 
-mod memory;
 mod rows;
 
-use self::memory::{Memory, Plain};
 use self::rows::Rows;
-use crate::epilogue::{ACCUMULATORS, CODES, ColumnSums, Epilogue, Store, store_for};
+use crate::epilogue::{ACCUMULATORS, ColumnSums, Epilogue, REALS, Store, more_stores_for, pow2_as_f32_mul, store_for};
 use crate::finish::{Finish, Piece};
 use crate::gather::{Element, Gather, Runs, View};
+use crate::memory::{Memory, Plain};
 use crate::micro::{Kind, Microkernel, Tile};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
 use core::ops::Range;
@@ -90,7 +89,10 @@ impl Packed {
     /// Zero point and rule, for the weights already packed.
     pub(crate) fn set_epilogue(&mut self, shape: &Conv, input: CodeType, input_zero_point: i32, rule: &Rule) {
         let bound = self.sums.accumulator_bound(input, input_zero_point);
-        let store = store_for(rule, shape.out_channels, bound);
+        let scaled = if let Rule::Pow2(rule) = rule { pow2_as_f32_mul(rule).map(Rule::F32Mul) } else { None };
+        let rule = scaled.as_ref().unwrap_or(rule);
+        let more = || more_stores_for(rule, shape.out_channels).filter(|_| self.kernel.more_stores);
+        let store = store_for(rule, shape.out_channels, bound).or_else(more);
         // A rule without a fused form finishes tiles of accumulators in a second step.
         self.store = store.unwrap_or(ACCUMULATORS);
         let (fused, finish) = match store {
@@ -98,10 +100,9 @@ impl Packed {
             None => (&Rule::Accumulator, Some(Finish::new(rule, shape.out_channels, self.kernel.isa))),
         };
         self.finish = finish;
-        // Accumulators that wait for a second step stay in the L1 cache.
-        let most = if self.finish.is_some() { BLOCK_ROWS } else { MOST_BLOCK_ROWS };
         let row_bytes = shape.taps() * shape.group_inputs() * self.kernel.element.size();
-        self.block_rows = (BLOCK_BYTES / row_bytes).clamp(BLOCK_ROWS, most) / self.kernel.rows * self.kernel.rows;
+        self.block_rows =
+            (BLOCK_BYTES / row_bytes).clamp(BLOCK_ROWS, MOST_BLOCK_ROWS) / self.kernel.rows * self.kernel.rows;
         let views = match &self.reads {
             Reads::Runs(gather) => gather.views.as_slice(),
             Reads::Rows(_) => &[View::WHOLE],
@@ -161,6 +162,8 @@ const BLOCK_ROWS: usize = 96;
 /// … and as many more, up to a limit, as read no more than this: a panel is set up once a block.
 const BLOCK_BYTES: usize = 32 << 10;
 const MOST_BLOCK_ROWS: usize = 480;
+/// Rows of the side buffer: what waits there for a second step stays in the L1 cache.
+const SIDE_ROWS: usize = 96;
 /// Rows of a tile where there are no more products than this to a sum.
 const SHORT_ROWS: usize = 8;
 const SHORT_SUM: usize = 128;
@@ -202,7 +205,7 @@ impl<'s> Scratch<'s> {
                 strips: memory.take(packed.block_rows),
                 count: 0,
                 row_sums: memory.take(row_sums),
-                tile: memory.take(packed.block_rows * packed.kernel.width()),
+                tile: memory.take(SIDE_ROWS.max(packed.kernel.rows) * packed.kernel.width()),
             },
         }
     }
@@ -375,7 +378,7 @@ impl Driver<'_> {
         let width = panel.vectors * kernel.lanes;
         let inside = panel.within(&region.channels);
         let direct = inside.start == panel.channel && self.packed.finish.is_none();
-        let element = if *store == CODES { 1 } else { 4 };
+        let element = if matches!(*store, REALS | ACCUMULATORS) { 4 } else { 1 };
         let mut tile = Tile {
             rows: block.rows.as_ptr(),
             offsets: gather.offsets.as_ptr(),
@@ -406,38 +409,46 @@ impl Driver<'_> {
         let once = all <= kernel.rows;
         let next = weights.of_panel(panel, 0).wrapping_add(panel_len);
         for strip in &block.strips[..block.count] {
-            let (at, rows, view) = (strip.at as usize, strip.rows as usize, strip.view as usize);
+            let (strip_rows, view) = (strip.at as usize..(strip.at + strip.rows) as usize, strip.view as usize);
             let runs = gather.runs(&gather.views[view]);
-            tile.rows = block.rows[at..].as_ptr();
-            tile.count = rows;
             tile.offsets = gather.offsets[runs.start..].as_ptr();
             tile.runs = runs.len();
             tile.weights = weights.of_panel(panel, runs.start);
-            // Where weights are used again and again, every row asks for its share of the next panel's; weights that
-            // are used once are asked for a little ahead of their use.
-            tile.ahead = if once { tile.weights.wrapping_add(AHEAD) } else { next.wrapping_add(panel_len * at / all) };
-            tile.row_sums = block.row_sums.as_ptr().wrapping_add(at);
             tile.initial = epilogue.initial[view * order.len() + panel.first..].as_ptr();
-            tile.output = if direct {
-                self.target.at(block.range.start + at, inside.start)
-            } else {
-                block.tile.as_mut_ptr().cast::<u8>().wrapping_add(at * tile.stride)
-            };
             let call = (kernel.tile)(strip.tile as usize, panel.vectors, self.signed, *store);
-            // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). Every row has its runs in the
-            // input or in a copy, and what whole quads and blocks reach beyond the last run is readable too.
-            // Weights and epilogue were packed for this panel. The output is the region (`direct`: the panel
-            // begins inside it) or the tile buffer, which has room for a block of 4-byte elements.
-            unsafe { call(&tile) };
-        }
-        if !direct {
-            // SAFETY: the tile buffer was just filled.
-            unsafe { self.copy_out(&block.range, &inside, panel, width, block.tile) };
+            // As many tiles at once as the side buffer has room for.
+            let most = if direct {
+                strip_rows.len()
+            } else {
+                SIDE_ROWS.max(kernel.rows) / strip.tile as usize * strip.tile as usize
+            };
+            for at in strip_rows.clone().step_by(most) {
+                let rows = most.min(strip_rows.end - at);
+                tile.rows = block.rows[at..].as_ptr();
+                tile.count = rows;
+                // Where weights are used again and again, every row asks for its share of the next panel's; weights that
+                // are used once are asked for a little ahead of their use.
+                tile.ahead =
+                    if once { tile.weights.wrapping_add(AHEAD) } else { next.wrapping_add(panel_len * at / all) };
+                tile.row_sums = block.row_sums.as_ptr().wrapping_add(at);
+                if direct {
+                    tile.output = self.target.at(block.range.start + at, inside.start);
+                }
+                // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). Every row has its runs in the
+                // input or in a copy, and what whole quads and blocks reach beyond the last run is readable too.
+                // Weights and epilogue were packed for this panel. The output is the region (`direct`: the panel
+                // begins inside it) or the side buffer, which has room for so many rows of 4-byte elements.
+                unsafe { call(&tile) };
+                if !direct {
+                    let first = block.range.start + at;
+                    // SAFETY: the side buffer was just filled.
+                    unsafe { self.copy_out(&(first..first + rows), &inside, panel, width, block.tile) };
+                }
+            }
         }
     }
 
-    /// Takes the part of the tile buffer that lies inside the region through the second step, or copies it. Once for
-    /// all rows of a block, so that the parameters of its channels are loaded once.
+    /// Takes the part of the side buffer that lies inside the region through the second step, or copies it.
     ///
     /// # Safety
     /// `tile` holds the rows in the elements that the kernel stores; the region's output is as [`run`] says.

@@ -28,9 +28,9 @@ mod stage;
 
 use self::pack::segments;
 use self::stage::Columns;
-use super::memory::Memory;
 use super::{Driver, even_parts};
 use crate::epilogue::CODES;
+use crate::memory::Memory;
 use crate::micro::{Kind, Microkernel, Tile, fold};
 use core::ops::Range;
 use qexact_reference::{Axis, Conv, Error};
