@@ -12,16 +12,17 @@
 //!
 //! Row kernels have loops of their own, in [`rows`].
 
-mod memory;
 mod rows;
 mod strips;
 
-use self::memory::Memory;
 use self::rows::Rows;
 use self::strips::Strip;
-use crate::epilogue::{ACCUMULATORS, CODES, ColumnSums, Epilogue, Store, store_for};
+use crate::epilogue::{
+    ACCUMULATORS, ColumnSums, Epilogue, Store, element_size, more_stores_for, pow2_as_f32_mul, store_for,
+};
 use crate::finish::{Finish, Piece};
 use crate::gather::{Element, Gather, Runs, View};
+use crate::memory::Memory;
 use crate::micro::{Kind, MOST_BLOCK_ROWS, Microkernel, Tile};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
 use core::ops::Range;
@@ -98,7 +99,10 @@ impl Packed {
     /// Zero point and rule, for the weights already packed.
     pub(crate) fn set_epilogue(&mut self, shape: &Conv, input: CodeType, input_zero_point: i32, rule: &Rule) {
         let bound = self.sums.accumulator_bound(input, input_zero_point);
-        let store = store_for(rule, shape.out_channels, bound);
+        let scaled = if let Rule::Pow2(rule) = rule { pow2_as_f32_mul(rule).map(Rule::F32Mul) } else { None };
+        let rule = scaled.as_ref().unwrap_or(rule);
+        let more = || more_stores_for(rule, shape.out_channels).filter(|_| self.kernel.more_stores);
+        let store = store_for(rule, shape.out_channels, bound).or_else(more);
         // A rule without a fused form finishes tiles of accumulators in a second step.
         self.store = store.unwrap_or(ACCUMULATORS);
         let (fused, finish) = match store {
@@ -106,15 +110,13 @@ impl Packed {
             None => (&Rule::Accumulator, Some(Finish::new(rule, shape.out_channels, self.kernel.isa))),
         };
         self.finish = finish;
-        // Accumulators that wait for a second step stay in the L1 cache.
-        let second = self.finish.is_some();
         let row_bytes = shape.taps() * shape.group_inputs() * self.kernel.element.size();
-        let most = if second { BLOCK_ROWS } else { (BLOCK_BYTES / row_bytes).clamp(BLOCK_ROWS, MOST_BLOCK_ROWS) };
+        let most = (BLOCK_BYTES / row_bytes).clamp(BLOCK_ROWS, MOST_BLOCK_ROWS);
         self.block_rows = most / self.kernel.rows * self.kernel.rows;
         if let Some(line) = self.divided_line() {
             // Edges of as many lines as possible.
-            let most = if second { MOST_BLOCK_ROWS / 2 } else { (OUTPUT_BYTES / self.row_len()).min(MOST_BLOCK_ROWS) };
-            self.block_rows = (most / line).max(1) * line;
+            let most = if self.finish.is_some() { MOST_BLOCK_ROWS } else { OUTPUT_BYTES / self.row_len() };
+            self.block_rows = (most.min(MOST_BLOCK_ROWS) / line).max(1) * line;
         }
         let views = match &self.reads {
             Reads::Runs(gather) => gather.views.as_slice(),
@@ -130,7 +132,7 @@ impl Packed {
 
     /// Bytes of a row of outputs.
     fn row_len(&self) -> usize {
-        self.channels * if self.store == CODES { 1 } else { 4 }
+        self.channels * element_size(self.store)
     }
 
     /// Pixels of a line, if lines may be divided.
@@ -166,6 +168,8 @@ const BLOCK_ROWS: usize = 96;
 const BLOCK_BYTES: usize = 32 << 10;
 /// Outputs of a block that are stored by themselves first stay in the L2 cache.
 const OUTPUT_BYTES: usize = 256 << 10;
+/// Rows of the side buffer: what waits there for a second step stays in the L1 cache.
+const SIDE_ROWS: usize = 96;
 /// Bytes between weights that pass by once and those asked for meanwhile.
 const AHEAD: usize = 2048;
 
@@ -198,7 +202,7 @@ impl<'s> Scratch<'s> {
                 located: memory.take(moved),
                 outputs: memory.take(if packed.finish.is_none() { moved * packed.row_len() } else { 0 }),
                 row_sums: memory.take(row_sums),
-                tile: memory.take(packed.block_rows * packed.kernel.width()),
+                tile: memory.take(SIDE_ROWS.max(packed.kernel.rows) * packed.kernel.width()),
             },
         }
     }
@@ -347,7 +351,7 @@ impl Driver<'_> {
         }
         if block.moved && self.packed.finish.is_none() {
             let stride = self.target.stride();
-            for (rows, pixels) in block.pieces() {
+            for (rows, pixels) in block.pieces(0..block.range.len()) {
                 let to = self.target.at(pixels.start, region.start);
                 let from = &block.outputs[rows.start * stride..rows.end * stride];
                 // SAFETY: so many pixels of the region; scratch and output do not overlap.
@@ -399,7 +403,7 @@ impl Driver<'_> {
         let width = panel.vectors * kernel.lanes;
         let inside = panel.within(&region.channels);
         let direct = inside.start == panel.channel && self.packed.finish.is_none();
-        let element = if *store == CODES { 1 } else { 4 };
+        let element = element_size(*store);
         let mut tile = Tile {
             rows: block.rows.as_ptr(),
             offsets: gather.offsets.as_ptr(),
@@ -423,6 +427,10 @@ impl Driver<'_> {
             channels: panel.channels,
             ..Tile::of(epilogue, panel.first)
         };
+        if direct {
+            tile.stride = self.target.stride();
+            tile.channels = inside.len();
+        }
         let output = match direct {
             true if block.moved => {
                 let before = (inside.start - region.channels.start) * element;
@@ -431,10 +439,7 @@ impl Driver<'_> {
             true => self.target.at(block.range.start, inside.start),
             false => block.tile.as_mut_ptr().cast(),
         };
-        if direct {
-            tile.stride = self.target.stride();
-            tile.channels = inside.len();
-        }
+        tile.output = output;
         let panel_len = weights.panel_len(panel);
         let once = block.range.len() <= kernel.rows;
         // Weights that are used again and again are in the caches, once all tiles have asked for their shares of them.
@@ -444,12 +449,10 @@ impl Driver<'_> {
         let first = self.input_channel(gather, panel);
         let next = weights.of_panel(panel, 0).wrapping_add(panel_len);
         for strip in &block.strips[..block.count] {
-            let (at, rows, view) = (strip.at as usize, strip.rows as usize, strip.view as usize);
+            let (strip_rows, view) = (strip.at as usize..(strip.at + strip.rows) as usize, strip.view as usize);
             let View { runs, codes, .. } = &gather.views[view];
             tile.channel = first + codes.start * gather.element.size();
             (tile.quads, tile.pairs) = (codes.len().div_ceil(4), codes.len().div_ceil(2));
-            tile.rows = block.rows[at..].as_ptr();
-            tile.count = rows;
             tile.offsets = gather.offsets[runs.start..].as_ptr();
             tile.runs = runs.len();
             (tile.weights, tile.gap) = (weights.of_panel(panel, runs.start), 0);
@@ -459,34 +462,47 @@ impl Driver<'_> {
                 tile.weights = tile.weights.wrapping_add(bytes(codes.start));
                 tile.gap = bytes(gather.run_len - codes.len());
             }
-            // Where weights are used again and again, every tile asks for its share of the next panel's; weights that
-            // are used once are asked for a little ahead of their use.
-            tile.ahead = if once {
-                tile.weights.wrapping_add(AHEAD)
-            } else {
-                next.wrapping_add(panel_len * strip.quads / block.quads.max(1))
-            };
-            tile.row_sums = block.row_sums.as_ptr().wrapping_add(at);
             tile.initial = epilogue.initial[view * order.len() + panel.first..].as_ptr();
-            tile.output = output.wrapping_add(at * tile.stride);
-            let call = (kernel.tile)(strip.tile as usize, panel.vectors, self.signed, *store);
-            // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). Every row has its runs in the
-            // input or in a copy, and what whole quads and blocks reach beyond the last run is readable too.
-            // Weights and epilogue were packed for this panel. The output is the region (`direct`: the panel
-            // begins inside it), memory for a block's rows of it, or the tile buffer, which has room for a block of
-            // 4-byte elements.
-            unsafe { call(&tile) };
-        }
-        if !direct {
-            for (rows, pixels) in block.pieces() {
-                // SAFETY: the tile buffer was just filled.
-                unsafe { self.copy_out(&pixels, &inside, panel, width, &block.tile[rows.start * width..]) };
+            let tile_rows = strip.tile as usize;
+            let call = (kernel.tile)(tile_rows, panel.vectors, self.signed, *store);
+            // As many tiles at once as the side buffer has room for.
+            let most = if direct { strip_rows.len() } else { SIDE_ROWS.max(kernel.rows) / tile_rows * tile_rows };
+            for at in strip_rows.clone().step_by(most) {
+                let rows = at..(at + most).min(strip_rows.end);
+                tile.rows = block.rows[at..].as_ptr();
+                tile.count = rows.len();
+                // Where weights are used again and again, every tile asks for its share of the next panel's; weights that
+                // are used once are asked for a little ahead of their use.
+                tile.ahead = if once {
+                    tile.weights.wrapping_add(AHEAD)
+                } else {
+                    let quads = strip.quads + (at - strip_rows.start) / tile_rows * gather.views[view].quads();
+                    next.wrapping_add(panel_len * quads / block.quads.max(1))
+                };
+                tile.row_sums = block.row_sums.as_ptr().wrapping_add(at);
+                if direct {
+                    tile.output = output.wrapping_add(at * tile.stride);
+                }
+                // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). Every row has its runs in the
+                // input or in a copy, and what whole quads and blocks reach beyond the last run is readable too.
+                // Weights and epilogue were packed for this panel. The output is the region (`direct`: the panel
+                // begins inside it), memory for a block's rows of it, or the side buffer, which has room for so many
+                // rows of 4-byte elements.
+                unsafe { call(&tile) };
+                if direct {
+                    continue;
+                }
+                for (piece, pixels) in block.pieces(rows) {
+                    let tile = &block.tile[(piece.start - at) * width..];
+                    // SAFETY: the side buffer was just filled.
+                    unsafe { self.copy_out(&pixels, &inside, panel, width, tile) };
+                }
             }
         }
     }
 
-    /// Takes the part of the tile buffer that lies inside the region through the second step, or copies it. Once for
-    /// all rows of a block that follow each other, so that the parameters of its channels are loaded once.
+    /// Takes the part of the side buffer that lies inside the region through the second step, or copies it: rows that
+    /// follow each other.
     ///
     /// # Safety
     /// `tile` holds the rows in the elements that the kernel stores; the region's output is as [`run`] says.

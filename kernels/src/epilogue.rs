@@ -12,11 +12,12 @@
 //! order of the terms does not matter.
 
 use crate::aligned::Aligned;
+use crate::finish::{Double, Real};
 use crate::gather::View;
 use crate::pack::Order;
 use alloc::vec;
 use alloc::vec::Vec;
-use qexact_reference::requantize::{Bias, F32Mul, Overflow, Rule};
+use qexact_reference::requantize::{Bias, F32Mul, FixedPoint, Overflow, Pow2, Rounding, Rule};
 use qexact_reference::{CodeType, Layer};
 
 /// What a tile does with its accumulators; a constant parameter of the kernels.
@@ -27,6 +28,15 @@ pub(crate) const CODES: Store = 0;
 pub(crate) const REALS: Store = 1;
 /// Store accumulators.
 pub(crate) const ACCUMULATORS: Store = 2;
+/// R16: store codes.
+pub(crate) const REAL_CODES: Store = 3;
+/// R17 with shifts to the right and ties away from zero: store codes.
+pub(crate) const DOUBLE_CODES: Store = 4;
+
+/// Bytes of what is stored.
+pub(crate) fn element_size(store: Store) -> usize {
+    if matches!(store, REALS | ACCUMULATORS) { 4 } else { 1 }
+}
 
 /// The parameters of a layer's epilogue; vectors are indexed by position in the panels.
 #[derive(Clone, Debug, Default)]
@@ -35,9 +45,9 @@ pub(crate) struct Epilogue {
     pub initial: Aligned<i32>,
     /// z_W, or empty where all are 0.
     pub weight_zero_point: Aligned<i32>,
-    /// R6: the multiplier; R9: the scale.
+    /// R6: the multiplier; R9, R16: the scale.
     pub multiplier: Aligned<f32>,
-    /// R8b, R8c, R9: the float bias, or empty where there is none.
+    /// R8b, R8c, R9: the float bias, or empty where there is none; R16: −0.0 where there is none.
     pub bias: Aligned<f32>,
     /// R8: factor of the bias, 1 for an addend (a fused multiply-add with factor 1 is a sum).
     pub reciprocal: Aligned<f32>,
@@ -49,6 +59,12 @@ pub(crate) struct Epilogue {
     pub hi: u8,
     /// 0x80 where the output is signed: turns shifted codes into signed ones.
     pub flip: u8,
+    /// R16: the multiplier of real numbers, and the zero point added to their product.
+    pub real: [f32; 2],
+    /// R17: mantissas, doubled as what is left of 2³² or as it is less than 2³¹.
+    pub doubled: Vec<i32>,
+    /// R17: one less than the shift to the right.
+    pub right: Vec<i32>,
     /// R9: multiply and add with one rounding.
     pub fused: bool,
     /// R9: nothing below zero.
@@ -83,12 +99,7 @@ impl Epilogue {
                 e.multiplier = at(&|c| rule.multiplier(c));
                 match rule.bias() {
                     Bias::None => {}
-                    Bias::I32(bias) => {
-                        for (initial, channel) in e.initial.iter_mut().zip(order.iter().cycle()) {
-                            let bias = channel.map_or(0, |c| one_or(bias, c));
-                            *initial = initial.wrapping_add(bias);
-                        }
-                    }
+                    Bias::I32(bias) => e.add_bias(bias, order),
                     Bias::Addend(addend) => {
                         e.bias = at(&|c| one_or(addend, c));
                         e.reciprocal = at(&|_| 1.0);
@@ -98,10 +109,25 @@ impl Epilogue {
                         e.reciprocal = at(&|c| one_or(reciprocal, c));
                     }
                 }
-                let shift = if rule.output().is_signed() { 128 } else { 0 };
-                e.zero_point = (rule.zero_point() + shift) as i16;
-                [e.lo, e.hi] = rule.clamp().map(|bound| (bound + shift) as u8);
-                e.flip = shift as u8;
+                e.store_codes(rule.zero_point(), rule.clamp());
+            }
+            Rule::F32Real(rule) => {
+                let real = Real::new(rule, order.iter().flatten().count());
+                e.multiplier = at(&|c| one_or(&rule.scale, c));
+                e.bias = at(&|c| if rule.bias.is_empty() { -0.0 } else { one_or(&rule.bias, c) });
+                e.real = [real.multiplier, real.zero_point];
+                e.store_codes(0, [real.steps.least, real.steps.most]);
+            }
+            Rule::Q31Double(rule) => {
+                let fixed = |f: &dyn Fn(FixedPoint) -> i32| {
+                    order.iter().map(|c| c.map_or(0, |c| f(one_or(&rule.multiplier, c)))).collect()
+                };
+                e.doubled = fixed(&|m| m.mantissa << 1);
+                e.right = fixed(&|m| -1 - m.exponent);
+                e.add_bias(&rule.bias, order);
+                e.store_codes(rule.codes.zero_point(), rule.codes.range());
+                // Added to twice the steps, before the last rounding.
+                e.zero_point = 2 * e.zero_point + 1;
             }
             Rule::F32Out(rule) => {
                 e.multiplier = at(&|c| one_or(&rule.scale, c));
@@ -113,6 +139,22 @@ impl Epilogue {
             _ => {}
         }
         e
+    }
+
+    /// Adds an int32 bias to what accumulators begin with.
+    fn add_bias(&mut self, bias: &[i32], order: &Order) {
+        for (initial, channel) in self.initial.iter_mut().zip(order.iter().cycle()) {
+            let bias = channel.filter(|_| !bias.is_empty()).map_or(0, |c| one_or(bias, c));
+            *initial = initial.wrapping_add(bias);
+        }
+    }
+
+    /// What makes codes of steps; signed ones are shifted.
+    fn store_codes(&mut self, zero_point: i32, range: [i32; 2]) {
+        let shift = if range[0] < 0 { 128 } else { 0 };
+        self.zero_point = (zero_point + shift) as i16;
+        [self.lo, self.hi] = range.map(|bound| (bound + shift) as u8);
+        self.flip = shift as u8;
     }
 }
 
@@ -195,6 +237,19 @@ fn positive_and_negative(weights: &[i8], zero: i32) -> [i64; 2] {
     })
 }
 
+/// R20 by the operations of R6: a power of two is a multiplier. With ties to even and shifts by 1 to 16, an accumulator
+/// below 2²⁴ and its product are exact; a larger one is at least 2⁸ steps from the zero point, as is its product, which
+/// fits an int32.
+pub(crate) fn pow2_as_f32_mul(rule: &Pow2) -> Option<F32Mul> {
+    if rule.rounding != Rounding::Even || !rule.shift.iter().all(|shift| (1..=16).contains(shift)) {
+        return None;
+    }
+    let multiplier = rule.shift.iter().map(|shift| 1.0 / (1u32 << shift) as f32).collect();
+    let bias = if rule.bias.is_empty() { Bias::None } else { Bias::I32(rule.bias.clone()) };
+    let [lo, hi] = rule.codes.range();
+    F32Mul::new(multiplier, bias, rule.codes.zero_point(), rule.codes.code_type()).and_then(|r| r.clamped(lo, hi)).ok()
+}
+
 /// How a kernel finishes a tile: with the rule built in, or with accumulators that the reference's rule finishes.
 pub(crate) fn store_for(rule: &Rule, channels: usize, accumulator_bound: i64) -> Option<Store> {
     match rule {
@@ -206,6 +261,17 @@ pub(crate) fn store_for(rule: &Rule, channels: usize, accumulator_bound: i64) ->
         },
         Rule::F32Out(_) => Some(REALS),
         Rule::Accumulator => Some(ACCUMULATORS),
+        _ => None,
+    }
+}
+
+/// The same for rules that only some kernels have built in.
+pub(crate) fn more_stores_for(rule: &Rule, channels: usize) -> Option<Store> {
+    match rule {
+        Rule::F32Real(rule) if Real::new(rule, channels).is_plain() => Some(REAL_CODES),
+        Rule::Q31Double(rule) if rule.last == Rounding::Away && Double::new(rule, channels).shifts_right => {
+            Some(DOUBLE_CODES)
+        }
         _ => None,
     }
 }

@@ -9,7 +9,12 @@
 //! * A shift to the right by s ≤ 31 is rounded without a wider sum: with `rest` the s bits shifted out, the floor
 //!   grows by one where `rest > (2^s − 1) / 2` (ties up), `+ 1` for a negative number (ties away from zero) or an
 //!   even floor (ties to even).
-//! * R17's first rounding: |a · mantissa| < 2⁶², so that the rounded high half fits an int32.
+//! * R16: from a real number to its code, with a positive multiplier, no step decreases. A clip to least and most is then
+//!   one to their codes, afterwards; a NaN becomes the code of least either way.
+//! * R17's first rounding: |a · mantissa| < 2⁶², so that the rounded high half h fits an int32. Twice a mantissa, less
+//!   2³², is an int32: its product with a, with 2³¹ added, has the high half h − a.
+//! * R17's second rounding, of h / 2^s with s ≥ 1, ties up: `((h >> (s − 1)) + 1) >> 1`. Ties go away from zero if a
+//!   negative h is less by one before; where a < 0 and h = 0, that changes nothing.
 //! * R18 shifts by one bit less, clamps to `2·(lo − z) ..= 2·(hi − z)` and then rounds away the last bit:
 //!   `(p + 2^(s−1)) >> s` is `((p >> (s−1)) + 1) >> 1`.
 //! * R20: shifts to the left by more than 8 saturate whatever is not 0, as one by 8 does (steps lie in −255..=255);
@@ -20,6 +25,7 @@ use crate::IsaName;
 use crate::epilogue::{ColumnSums, Epilogue, Store, one_or, store_for};
 use crate::gather::View;
 use alloc::vec::Vec;
+use qexact_reference::float::{clamp, cvt};
 use qexact_reference::requantize::{
     Bias, Codes, F32Mul, F32Real, F64, Pow2, Q31Double, Q31Single, RealOutput, Rounding, Sum, ZeroPoint,
 };
@@ -112,8 +118,17 @@ pub(crate) struct Real {
     pub scale: Vec<f32>,
     pub bias: Vec<f32>,
     pub sum: Sum,
+    /// Unless the range of `steps` does it.
     pub clip: Option<[f32; 2]>,
     pub output: RealOutput,
+    /// Codes: of real numbers.
+    pub multiplier: f32,
+    /// Codes: added before rounding …
+    pub zero_point: f32,
+    /// … and what follows.
+    pub steps: Steps,
+    /// Whether no accumulator leads to a number outside the int32 range (or to NaN).
+    pub fits: bool,
 }
 
 pub(crate) struct Double {
@@ -123,6 +138,8 @@ pub(crate) struct Double {
     pub right: Vec<i32>,
     /// Whether any shift to the left is not 0.
     pub shifts_left: bool,
+    /// Whether all shifts are to the right, by 1 at least, and no mantissa is 0.
+    pub shifts_right: bool,
     pub last: Rounding,
     pub steps: Steps,
 }
@@ -178,7 +195,11 @@ impl Step {
         }
         match rule {
             Rule::F32Mul(rule) => Some(Step::ClampFirst(ClampFirst::new(rule, channels))),
-            Rule::F32Real(rule) => Some(Step::Real(Real::new(rule, channels))),
+            Rule::F32Real(rule) => {
+                let real = Real::new(rule, channels);
+                let clips_first = real.clip.is_some() && matches!(real.output, RealOutput::Codes { .. });
+                (!clips_first).then_some(Step::Real(real))
+            }
             Rule::Q31Double(rule) => Some(Step::Double(Double::new(rule, channels))),
             Rule::Q31Single(rule) => Some(Step::Single(Single::new(rule, channels))),
             Rule::F64(rule) => Some(Step::Product(Product::new(rule, channels))),
@@ -208,19 +229,54 @@ impl ClampFirst {
 }
 
 impl Real {
-    fn new(rule: &F32Real, channels: usize) -> Real {
+    pub(crate) fn new(rule: &F32Real, channels: usize) -> Real {
+        let (multiplier, zero_point, mut range) = match rule.output {
+            RealOutput::Reals => (1.0, 0.0, [0; 2]),
+            RealOutput::Codes { multiplier, codes } => (multiplier, codes.zero_point() as f32, codes.range()),
+        };
+        let code = |v: f32, [lo, hi]: [i32; 2]| cvt(clamp(v * multiplier + zero_point, lo as f32, hi as f32));
+        let mut clip = rule.clip;
+        if let (RealOutput::Codes { .. }, Some([least, most])) = (rule.output, rule.clip)
+            && (0.0 < multiplier && multiplier < f32::INFINITY && least <= most)
+        {
+            (range, clip) = ([code(least, range), code(most, range)], None);
+        }
         Real {
             scale: spread(channels, |c| one_or(&rule.scale, c)),
             bias: spread(channels, |c| if rule.bias.is_empty() { -0.0 } else { one_or(&rule.bias, c) }),
             sum: rule.sum,
-            clip: rule.clip,
+            clip,
             output: rule.output,
+            multiplier,
+            zero_point,
+            steps: Steps::of(range, 0),
+            fits: clip.is_none() && (0..channels).all(|c| Real::fits_i32(rule, c, multiplier)),
         }
+    }
+
+    /// Whether codes are made of accumulators alone, and none needs care.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.fits && matches!((self.sum, self.output), (Sum::None, RealOutput::Codes { .. }))
+    }
+
+    /// Whether no accumulator scales to a code near the ends of the int32 range (or to NaN).
+    fn fits_i32(rule: &F32Real, channel: usize, multiplier: f32) -> bool {
+        let summed = match rule.sum {
+            Sum::None => 0.0,
+            Sum::Codes { scale, .. } => 255.0 * f64::from(scale.abs()),
+            Sum::Reals => return false,
+        };
+        let scaled = 2147483648.0 * f64::from(one_or(&rule.scale, channel).abs());
+        let bias = if rule.bias.is_empty() { 0.0 } else { f64::from(one_or(&rule.bias, channel).abs()) };
+        let real = scaled + bias + summed;
+        // A few f32 roundings grow a number by less than one part in 2^20.
+        let limit = 1.0 - 1.0 / 1048576.0;
+        real < f64::from(f32::MAX) * limit && real * f64::from(multiplier.abs()) + 255.0 < 2147483648.0 * limit
     }
 }
 
 impl Double {
-    fn new(rule: &Q31Double, channels: usize) -> Double {
+    pub(crate) fn new(rule: &Q31Double, channels: usize) -> Double {
         let exponent = |c| one_or(&rule.multiplier, c).exponent;
         Double {
             initial: initial(&rule.bias, channels),
@@ -228,6 +284,7 @@ impl Double {
             mantissa: spread(channels, |c| one_or(&rule.multiplier, c).mantissa),
             right: spread(channels, |c| (-exponent(c)).max(0)),
             shifts_left: rule.multiplier.iter().any(|m| m.exponent > 0),
+            shifts_right: rule.multiplier.iter().all(|m| m.exponent < 0 && m.mantissa != 0),
             last: rule.last,
             steps: Steps::of_codes(rule.codes),
         }

@@ -51,6 +51,7 @@ mod epilogue;
 mod finish;
 mod gather;
 mod isa;
+mod memory;
 mod micro;
 mod pack;
 mod plan;

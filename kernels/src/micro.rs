@@ -221,6 +221,8 @@ pub(crate) struct Microkernel {
     /// The function for `rows` ≥ 1 rows (all functions, for depthwise kernels, take any number), `vectors` vectors,
     /// signed input or not, and a [`Store`].
     pub tile: fn(rows: usize, vectors: usize, signed: bool, store: Store) -> TileFn,
+    /// Whether it has the rules of [`more_stores_for`](crate::epilogue::more_stores_for) built in.
+    pub more_stores: bool,
     /// Row kernels: the function that stages panels of `vectors` vectors.
     pub stage: Option<fn(vectors: usize, signed: bool) -> StageFn>,
 }

@@ -39,7 +39,8 @@ impl Requantizer {
     }
 
     /// Whether vectors of outputs are computed. Otherwise each is computed by the scalar rule: on the reference, and
-    /// for a [`Pow2`](qexact_reference::requantize::Pow2) that shifts by 32 and rounds ties away from zero.
+    /// for a [`Pow2`](qexact_reference::requantize::Pow2) that shifts by 32 and rounds ties away from zero, and for an
+    /// [`F32Real`](qexact_reference::requantize::F32Real) that clips before it multiplies by what is not positive.
     pub fn is_vectorized(&self) -> bool {
         matches!(self.finish, Finish::Vector(..))
     }

@@ -1,17 +1,22 @@
 //! Transposed convolutions: a plan for each of their phases.
 
+use crate::memory::{Memory, Plain};
 use crate::{Isa, Plan};
 use alloc::vec;
 use alloc::vec::Vec;
 use qexact_reference::layer::LayerParts;
-use qexact_reference::transposed::{Phase, TransposedConv, run_phases};
-use qexact_reference::{Error, Input, Layer, Output};
+use qexact_reference::transposed::{Phase, TransposedConv};
+use qexact_reference::{Error, Input, Layer, Output, Region};
 
 /// A transposed convolution (R42) with packed weights, on the kernels of ordinary ones.
 pub struct TransposedPlan {
     shape: TransposedConv,
     phases: Vec<Phase>,
     plans: Vec<Plan>,
+    /// Elements of the output …
+    len: usize,
+    /// … and their type.
+    element: &'static str,
 }
 
 impl TransposedPlan {
@@ -25,8 +30,11 @@ impl TransposedPlan {
             let weight = phase.weight(parts.weight, parts.weight_zero_point)?;
             Plan::new(&Layer::new(LayerParts { shape: phase.shape, weight: &weight, ..*parts })?, isa)
         };
-        let plans = phases.iter().map(plan).collect::<Result<_, _>>()?;
-        Ok(TransposedPlan { shape: *shape, phases, plans })
+        let plans: Vec<Plan> = phases.iter().map(plan).collect::<Result<_, _>>()?;
+        // What running asks for: that no size overflows is known from here on.
+        plans.iter().try_for_each(|plan| plan.region(shape.batch).map(|_| ()))?;
+        let (len, element) = (shape.output_len()?, parts.rule.element_type());
+        Ok(TransposedPlan { shape: *shape, phases, plans, len, element })
     }
 
     /// Geometry.
@@ -40,9 +48,18 @@ impl TransposedPlan {
         &self.plans
     }
 
-    /// Bytes of scratch memory that one call of [`run`](TransposedPlan::run) needs.
+    /// Bytes of scratch memory that one call of [`run`](TransposedPlan::run) needs: for the outputs of a phase, before
+    /// they are put in their places, and for its plan.
     pub fn scratch_len(&self) -> usize {
-        self.plans.iter().map(Plan::scratch_len).max().unwrap_or(0)
+        let size = if matches!(self.element, "u8" | "i8") { 1 } else { 4 };
+        let outputs = self.regions().map(|region| region.len()).max().unwrap_or(0);
+        let plans = self.plans.iter().map(Plan::scratch_len).max().unwrap_or(0);
+        Memory::needed(|memory| (memory.take::<u8>(outputs * size), memory.take::<u8>(plans)))
+    }
+
+    /// All outputs of every phase.
+    fn regions(&self) -> impl Iterator<Item = Region> + '_ {
+        self.plans.iter().map(|plan| plan.region(self.shape.batch).expect("sizes were checked by `new`"))
     }
 
     /// Scratch memory of the right size.
@@ -50,14 +67,46 @@ impl TransposedPlan {
         vec![0; self.scratch_len()]
     }
 
-    /// Computes the whole output, NHWC, of the shape's batch. A phase's outputs take a buffer of their own.
+    /// Computes the whole output, NHWC, of the shape's batch. Allocates nothing.
     ///
     /// # Errors
     /// As [`Plan::run`].
     pub fn run(&self, input: Input<'_>, output: Output<'_>, scratch: &mut [u8]) -> Result<(), Error> {
-        run_phases(&self.phases, output, |index, output| {
-            let plan = &self.plans[index];
-            plan.run(&plan.region(self.shape.batch)?, input, output, scratch)
-        })
+        if output.element_type() != self.element {
+            let expected = self.element;
+            return Err(Error::ElementType { what: "output", got: output.element_type(), expected });
+        }
+        if output.len() != self.len {
+            let expected = alloc::format!("{}", self.len);
+            return Err(Error::Length { what: "output", got: output.len(), expected });
+        }
+        let needed = self.scratch_len();
+        if scratch.len() < needed {
+            let expected = alloc::format!("at least {needed}");
+            return Err(Error::Length { what: "scratch", got: scratch.len(), expected });
+        }
+        match output {
+            Output::U8(y) => self.phases(input, y, |y| Output::U8(y), scratch),
+            Output::I8(y) => self.phases(input, y, |y| Output::I8(y), scratch),
+            Output::I32(y) => self.phases(input, y, |y| Output::I32(y), scratch),
+            Output::F32(y) => self.phases(input, y, |y| Output::F32(y), scratch),
+        }
+    }
+
+    /// Every phase into scratch memory, and from there to its places.
+    fn phases<T: Plain>(
+        &self,
+        input: Input<'_>,
+        y: &mut [T],
+        output: for<'a> fn(&'a mut [T]) -> Output<'a>,
+        scratch: &mut [u8],
+    ) -> Result<(), Error> {
+        for ((phase, plan), region) in self.phases.iter().zip(&self.plans).zip(self.regions()) {
+            let mut memory = Memory::new(scratch);
+            let (outputs, rest) = (memory.take::<T>(region.len()), memory.take::<u8>(plan.scratch_len()));
+            plan.run(&region, input, output(outputs), rest)?;
+            phase.place(outputs, y);
+        }
+        Ok(())
     }
 }

@@ -152,7 +152,7 @@ fn rule(case: &Case, r: &mut Random) -> Rule {
     })
 }
 
-/// A rule that is a second step after the kernel.
+/// A rule that is a second step after most kernels.
 fn unfused(case: &Case, r: &mut Random, codes: Codes) -> Rule {
     let channels = if r.next().is_multiple_of(2) { 1 } else { case.shape.out_channels };
     let codes = if r.next().is_multiple_of(2) { codes.relu() } else { codes };

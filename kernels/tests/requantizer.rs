@@ -207,7 +207,13 @@ fn agrees(case: &Case) -> bool {
     Isa::available().all(|isa| {
         let requantizer = Requantizer::new(rule, channels, isa).unwrap();
         let tie_of_32 = matches!(rule, Rule::Pow2(p) if p.rounding == Rounding::Away && p.shift.contains(&32));
-        assert_eq!(requantizer.is_vectorized(), isa != Isa::REFERENCE && !tie_of_32);
+        let clips_first = match rule {
+            Rule::F32Real(F32Real {
+                clip: Some([least, most]), output: RealOutput::Codes { multiplier, .. }, ..
+            }) => !(*multiplier > 0.0 && multiplier.is_finite() && least <= most),
+            _ => false,
+        };
+        assert_eq!(requantizer.is_vectorized(), isa != Isa::REFERENCE && !tie_of_32 && !clips_first);
         let mut got = vec![0u32; len];
         match rule.element_type() {
             "u8" => {

@@ -133,6 +133,11 @@ fn phases_compute_what_scattering_does() {
             plan.run(Input::U8(&x), Output::U8(&mut y), &mut plan.scratch()).unwrap();
             assert_eq!(y, codes, "{isa}");
             assert!(plan.run(Input::U8(&x), Output::U8(&mut y[1..]), &mut plan.scratch()).is_err());
+            let mut scratch = plan.scratch();
+            let refused = plan.run(Input::U8(&x), Output::U8(&mut y), &mut scratch[1..]);
+            assert!(matches!(refused, Err(Error::Length { what: "scratch", .. })), "{refused:?}");
+            let refused = plan.run(Input::U8(&x), Output::I32(&mut acc), &mut scratch);
+            assert!(matches!(refused, Err(Error::ElementType { what: "output", .. })), "{refused:?}");
         }
     }
     QuickCheck::new().tests(400).quickcheck(property as fn(Case));

@@ -238,7 +238,7 @@ impl Phase {
 ///
 /// # Errors
 /// An output of the wrong length; those of `run`.
-pub fn run_phases(
+fn run_phases(
     phases: &[Phase],
     output: Output<'_>,
     run: impl FnMut(usize, Output<'_>) -> Result<(), Error>,

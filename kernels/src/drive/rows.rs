@@ -29,9 +29,9 @@ mod stage;
 
 use self::pack::segments;
 use self::stage::Columns;
-use super::memory::Memory;
 use super::{Driver, even_parts};
-use crate::epilogue::CODES;
+use crate::epilogue::element_size;
+use crate::memory::Memory;
 use crate::micro::{Kind, Microkernel, Tile, fold};
 use crate::pack::Panel;
 use core::ops::Range;
@@ -353,7 +353,7 @@ impl Driver<'_> {
     /// straight into the output.
     fn row_tile(&self, panel: &Panel, inside: &Range<usize>, distance: usize) -> (Tile<'_>, bool) {
         let direct = inside.start == panel.channel && self.packed.finish.is_none();
-        let element = if self.packed.store == CODES { 1 } else { 4 };
+        let element = element_size(self.packed.store);
         let width = panel.vectors * self.packed.kernel.lanes;
         let mut tile = Tile {
             stride: if direct { self.target.stride() } else { width * element },

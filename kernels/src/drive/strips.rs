@@ -1,8 +1,8 @@
 //! How the rows of a block are divided into strips of tiles.
 
-use super::memory::Plain;
 use super::{Block, Packed};
 use crate::gather::Gather;
+use crate::memory::Plain;
 use core::ops::Range;
 
 /// Rows of a tile where there are no more products than this to a sum.
@@ -84,20 +84,20 @@ impl Block<'_> {
         }
     }
 
-    /// Rows whose pixels follow each other, as long as possible, and these pixels.
-    pub(super) fn pieces(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
-        let (moved, pixels, range) = (self.moved, &*self.pixels, self.range.clone());
-        let mut next = 0;
+    /// Parts of some rows whose pixels follow each other, as long as possible, and these pixels.
+    pub(super) fn pieces(&self, rows: Range<usize>) -> impl Iterator<Item = (Range<usize>, Range<usize>)> {
+        let (moved, pixels, first_pixel) = (self.moved, &*self.pixels, self.range.start);
+        let mut next = rows.start;
         core::iter::from_fn(move || {
             let first = next;
-            if first == range.len() {
+            if first == rows.end {
                 return None;
             }
-            let mut pixel = range.start;
-            next = range.len();
+            let mut pixel = first_pixel + first;
+            next = rows.end;
             if moved {
-                let follow = pixels[first..range.len()].windows(2).take_while(|pair| pair[0] + 1 == pair[1]);
-                (pixel, next) = (pixel + pixels[first] as usize, first + 1 + follow.count());
+                let follow = pixels[first..rows.end].windows(2).take_while(|pair| pair[0] + 1 == pair[1]);
+                (pixel, next) = (first_pixel + pixels[first] as usize, first + 1 + follow.count());
             }
             Some((first..next, pixel..pixel + next - first))
         })

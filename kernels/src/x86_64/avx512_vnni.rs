@@ -4,7 +4,7 @@
 use super::epilogue512 as epilogue;
 use super::{prefetch, quad, row_at, rows};
 use crate::IsaName;
-use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::epilogue::{ACCUMULATORS, CODES, DOUBLE_CODES, REAL_CODES, REALS, Store};
 use crate::gather::Element;
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
@@ -35,6 +35,7 @@ pub(crate) const GEMM: Microkernel = Microkernel {
         };
         table[rows - 1]
     },
+    more_stores: true,
     stage: None,
 };
 
@@ -49,6 +50,7 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     element: Element::Byte,
     widened: 0,
     tile: |_, _, signed, store| if signed { depthwise_for::<true>(store) } else { depthwise_for::<false>(store) },
+    more_stores: false,
     stage: None,
 };
 
@@ -72,6 +74,8 @@ fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [Ti
     match store {
         CODES => const { &of::<NV, SIGNED, CODES>() },
         REALS => const { &of::<NV, SIGNED, REALS>() },
+        REAL_CODES => const { &of::<NV, SIGNED, REAL_CODES>() },
+        DOUBLE_CODES => const { &of::<NV, SIGNED, DOUBLE_CODES>() },
         _ => const { &of::<NV, SIGNED, ACCUMULATORS>() },
     }
 }

@@ -35,6 +35,7 @@ pub(crate) const GEMM: Microkernel = Microkernel {
         };
         table[rows - 1]
     },
+    more_stores: false,
     stage: None,
 };
 
@@ -49,6 +50,7 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     element: Element::Byte,
     widened: 0,
     tile: |_, _, signed, store| if signed { depthwise_for::<true>(store) } else { depthwise_for::<false>(store) },
+    more_stores: false,
     stage: None,
 };
 

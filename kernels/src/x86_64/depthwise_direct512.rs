@@ -50,6 +50,7 @@ const fn direct<const STRIDE: usize>(name: &'static str) -> Microkernel {
             (_, false) => lines_for::<STRIDE, 4, false>(store),
             (_, true) => lines_for::<STRIDE, 4, true>(store),
         },
+        more_stores: false,
         stage: None,
     }
 }

@@ -35,6 +35,7 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
         };
         table[rows - 1]
     },
+    more_stores: false,
     stage: Some(|vectors, signed| match (vectors, signed) {
         (4, false) => stage_quads::<1, false>,
         (4, true) => stage_quads::<1, true>,

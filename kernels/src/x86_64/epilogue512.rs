@@ -7,7 +7,7 @@
 //! These functions are inlined into tile functions, always, and have their instruction set from there: accumulators
 //! that are passed to a function go through memory.
 
-use crate::epilogue::{CODES, REALS, Store};
+use crate::epilogue::{CODES, DOUBLE_CODES, REAL_CODES, REALS, Store};
 use crate::micro::Tile;
 use core::arch::x86_64::*;
 
@@ -108,6 +108,39 @@ pub(super) unsafe fn scale<const BIAS: bool>(acc: __m512i, multiplier: __m512, a
             v = _mm512_fmadd_ps(bias, _mm512_loadu_ps(e.reciprocal.as_ptr().add(at)), v);
         }
         _mm512_cvtps_epi32(_mm512_mul_ps(v, multiplier))
+    }
+}
+
+/// R16 up to and including `cvt`.
+///
+/// # Safety
+/// As [`scale`].
+#[inline(always)]
+unsafe fn scale_real(acc: __m512i, scale: __m512, at: usize, t: &Tile<'_>) -> __m512i {
+    // SAFETY: by this function's contract.
+    unsafe {
+        let [multiplier, zero_point] = t.epilogue.real.map(|v| _mm512_set1_ps(v));
+        let bias = _mm512_loadu_ps(t.epilogue.bias.as_ptr().add(at));
+        let v = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale), bias);
+        _mm512_cvtps_epi32(_mm512_add_ps(_mm512_mul_ps(v, multiplier), zero_point))
+    }
+}
+
+/// R17 with ties away from zero but for the last bit of the shifts to the right: [`finish`](crate::finish) says why.
+///
+/// Of the mask of low halves, 0x5555, the compiler must not know what it is: it makes VPERMT2D of a constant one, for
+/// which half as many pipes are free.
+#[inline(always)]
+pub(super) unsafe fn scale_double(a: __m512i, doubled: __m512i, right: __m512i, low: __mmask16) -> __m512i {
+    // SAFETY: the caller's instruction set.
+    unsafe {
+        let odd = |v| _mm512_shuffle_epi32::<_MM_PERM_DDBB>(v);
+        let half = _mm512_set1_epi64(1 << 31);
+        let even = _mm512_add_epi64(_mm512_mul_epi32(a, doubled), half);
+        let odd = _mm512_add_epi64(_mm512_mul_epi32(odd(a), odd(doubled)), half);
+        let less_a = _mm512_mask_shuffle_epi32::<_MM_PERM_DDBB>(odd, low, even);
+        let down = _mm512_add_epi32(a, _mm512_srai_epi32::<31>(a));
+        _mm512_srav_epi32(_mm512_add_epi32(less_a, down), right)
     }
 }
 
@@ -224,12 +257,11 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
 ) {
     // SAFETY: by this function's contract.
     unsafe {
-        if STORE == CODES {
-            return if t.epilogue.bias.is_empty() {
-                finish_codes::<MR, NV, false>(acc, top, t)
-            } else {
-                finish_codes::<MR, NV, true>(acc, top, t)
-            };
+        match STORE {
+            CODES if t.epilogue.bias.is_empty() => return finish_codes::<MR, NV, false, STORE>(acc, top, t),
+            CODES => return finish_codes::<MR, NV, true, STORE>(acc, top, t),
+            REAL_CODES | DOUBLE_CODES => return finish_codes::<MR, NV, true, STORE>(acc, top, t),
+            _ => {}
         }
         for i in 0..MR {
             for j in 0..NV {
@@ -250,20 +282,25 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
 /// # Safety
 /// As [`finish_rows`].
 #[inline(always)]
-unsafe fn finish_codes<const MR: usize, const NV: usize, const BIAS: bool>(
+unsafe fn finish_codes<const MR: usize, const NV: usize, const BIAS: bool, const STORE: Store>(
     acc: [[__m512i; NV]; MR],
     top: usize,
     t: &Tile<'_>,
 ) {
     // SAFETY: by this function's contract.
     unsafe {
-        let mut multiplier = [_mm512_setzero_ps(); NV];
+        let e = t.epilogue;
+        let (mut multiplier, mut double) = ([_mm512_setzero_ps(); NV], [[_mm512_setzero_si512(); 2]; NV]);
         for j in 0..NV {
-            multiplier[j] = _mm512_loadu_ps(t.epilogue.multiplier.as_ptr().add(t.first + 16 * j));
+            if STORE == DOUBLE_CODES {
+                let parameters = [e.doubled.as_ptr(), e.right.as_ptr()];
+                double[j] = parameters.map(|p| _mm512_loadu_si512(p.add(t.first + 16 * j).cast()));
+            } else {
+                multiplier[j] = _mm512_loadu_ps(e.multiplier.as_ptr().add(t.first + 16 * j));
+            }
         }
         let ends = ends(t);
-        // Lane l of `narrow` to the front: vectors then follow each other, 16 bytes each.
-        let by_vector = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let low = if STORE == DOUBLE_CODES { core::hint::black_box(0x5555) } else { 0 };
         let (rows, mask) = (4 / NV, below(t.channels));
         // Rows that follow each other without a gap are stored together.
         let dense = t.channels == 16 * NV && t.stride == t.channels;
@@ -272,24 +309,56 @@ unsafe fn finish_codes<const MR: usize, const NV: usize, const BIAS: bool>(
             let mut v = [_mm512_setzero_si512(); 4];
             for i in 0..4 {
                 let j = i % NV;
-                v[i] = scale::<BIAS>(acc[(first + i / NV).min(MR - 1)][j], multiplier[j], t.first + 16 * j, t);
+                let (acc, at) = (acc[(first + i / NV).min(MR - 1)][j], t.first + 16 * j);
+                v[i] = match STORE {
+                    REAL_CODES => scale_real(acc, multiplier[j], at, t),
+                    DOUBLE_CODES => scale_double(acc, double[j][0], double[j][1], low),
+                    _ => scale::<BIAS>(acc, multiplier[j], at, t),
+                };
             }
-            let codes = _mm512_permutexvar_epi32(by_vector, narrow(v, ends));
+            let mut words = [narrow_half([v[0], v[1]], ends), narrow_half([v[2], v[3]], ends)];
+            if STORE == DOUBLE_CODES {
+                words = words.map(|words| _mm512_srai_epi16::<1>(words));
+            }
+            let codes = by_vector(narrow_words(words[0], words[1], ends));
             if dense && first + rows <= MR {
                 _mm512_storeu_si512(y.cast(), codes);
                 y = y.wrapping_add(64);
                 continue;
             }
-            for row in first..(first + rows).min(MR) {
-                match (NV, row - first) {
-                    (2, 0) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes)),
-                    (2, _) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_extracti64x4_epi64::<1>(codes)),
-                    (_, 0) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_castsi512_si128(codes)),
-                    (_, 1) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<1>(codes)),
-                    (_, 2) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<2>(codes)),
-                    (_, _) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<3>(codes)),
-                }
-                y = y.wrapping_add(t.stride);
+            store_rows::<NV>(codes, y, t.stride, mask, MR - first);
+            y = y.wrapping_add(rows * t.stride);
+        }
+    }
+}
+
+/// What [`narrow`] made of four vectors, 16 bytes each, one after the other.
+#[inline(always)]
+pub(super) unsafe fn by_vector(codes: __m512i) -> __m512i {
+    // SAFETY: the caller's instruction set.
+    unsafe {
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm512_permutexvar_epi32(order, codes)
+    }
+}
+
+/// Stores the codes of rows of NV vectors, of no more than `rows`.
+///
+/// # Safety
+/// From `y` on they are writable in steps of `stride`, where the mask says so.
+#[inline(always)]
+pub(super) unsafe fn store_rows<const NV: usize>(codes: __m512i, y: *mut u8, stride: usize, mask: u64, rows: usize) {
+    for row in 0..(4 / NV).min(rows) {
+        let y = y.wrapping_add(row * stride);
+        // SAFETY: by this function's contract.
+        unsafe {
+            match (NV, row) {
+                (2, 0) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_castsi512_si256(codes)),
+                (2, _) => _mm256_mask_storeu_epi8(y.cast(), mask as u32, _mm512_extracti64x4_epi64::<1>(codes)),
+                (_, 0) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_castsi512_si128(codes)),
+                (_, 1) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<1>(codes)),
+                (_, 2) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<2>(codes)),
+                (_, _) => _mm_mask_storeu_epi8(y.cast(), mask as u16, _mm512_extracti32x4_epi32::<3>(codes)),
             }
         }
     }

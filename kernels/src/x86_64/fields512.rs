@@ -39,6 +39,7 @@ const fn gemm_of<const BITS: usize>(name: &'static str) -> Microkernel {
             };
             table[rows - 1]
         },
+        more_stores: false,
         stage: None,
     }
 }

@@ -62,10 +62,10 @@ pub(crate) unsafe fn finish(step: &Step, piece: &Piece<'_>) {
                         let real = real(at);
                         move |acc, addend| _mm256_castps_si256(real(acc, addend))
                     }),
-                    RealOutput::Codes { multiplier, codes } => {
-                        let [lo, hi] = codes.range().map(|code| _mm256_set1_ps(code as f32));
+                    RealOutput::Codes { multiplier, .. } => {
+                        let [lo, hi] = [p.steps.least, p.steps.most].map(|code| _mm256_set1_ps(code as f32));
                         let multiplier = _mm256_set1_ps(multiplier);
-                        let zero_point = _mm256_set1_ps(codes.zero_point() as f32);
+                        let zero_point = _mm256_set1_ps(p.zero_point);
                         columns::<CODES, _, _>(piece, |at| {
                             let real = real(at);
                             move |acc, addend| {

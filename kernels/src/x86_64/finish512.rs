@@ -3,7 +3,7 @@
 
 use super::epilogue512::{self as epilogue, below};
 use crate::epilogue::{ACCUMULATORS, CODES, Epilogue, REALS, Store};
-use crate::finish::{BELOW_HALF, Piece, Step, Steps};
+use crate::finish::{BELOW_HALF, Double, Piece, Real, Shift, Step, Steps};
 use crate::micro::Tile;
 use core::arch::x86_64::*;
 use qexact_reference::Addend;
@@ -21,104 +21,68 @@ pub(crate) unsafe fn finish(step: &Step, piece: &Piece<'_>) {
             Step::Fused(epilogue, CODES) => fused::<CODES>(epilogue, piece),
             Step::Fused(epilogue, REALS) => fused::<REALS>(epilogue, piece),
             Step::Fused(epilogue, _) => fused::<ACCUMULATORS>(epilogue, piece),
-            Step::ClampFirst(p) => columns::<CODES, _, _>(piece, |at| {
+            Step::ClampFirst(p) => codes(piece, p.steps, from_zero_point(p.steps), |at| {
                 let (initial, multiplier) = (load(&p.initial, at), load_ps(&p.multiplier, at));
                 let (bias, reciprocal) = (load_ps(&p.bias, at), load_ps(&p.reciprocal, at));
-                let least = _mm512_set1_ps(p.steps.least as f32);
                 let most = _mm512_set1_ps(p.steps.most as f32);
-                let zero_point = _mm512_set1_epi32(p.steps.zero_point);
-                move |acc, _| {
+                move |acc, _, _| {
                     let v = _mm512_cvtepi32_ps(_mm512_add_epi32(acc, initial));
                     let v = _mm512_mul_ps(_mm512_fmadd_ps(bias, reciprocal, v), multiplier);
-                    // The second operand where the first is NaN.
-                    let v = _mm512_min_ps(_mm512_max_ps(v, least), most);
-                    _mm512_add_epi32(_mm512_cvtps_epi32(v), zero_point)
+                    at_most(v, most)
                 }
             }),
             Step::Real(p) => {
-                let summed = match p.sum {
-                    Sum::Codes { scale, zero_point, .. } => [zero_point as f32, scale],
-                    _ => [0.0; 2],
+                let (zero_point, scale) = match p.sum {
+                    Sum::Codes { scale, zero_point, .. } => (zero_point as f32, scale),
+                    _ => (0.0, 0.0),
                 };
-                let summed = summed.map(|v| _mm512_set1_ps(v));
-                let [least, most] = p.clip.unwrap_or_default().map(|v| _mm512_set1_ps(v));
-                let (sum, clip) = (p.sum, p.clip.is_some());
-                let real = |at| {
-                    let (scale, bias) = (load_ps(&p.scale, at), load_ps(&p.bias, at));
-                    move |acc, addend| {
-                        let mut v = _mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale), bias);
-                        match sum {
-                            Sum::None => {}
-                            Sum::Codes { .. } => {
-                                v = _mm512_fmadd_ps(_mm512_sub_ps(addend, summed[0]), summed[1], v);
-                            }
-                            Sum::Reals => v = _mm512_add_ps(v, addend),
-                        }
-                        if clip { _mm512_min_ps(_mm512_max_ps(v, least), most) } else { v }
-                    }
-                };
-                match p.output {
-                    RealOutput::Reals => columns::<REALS, _, _>(piece, |at| {
-                        let real = real(at);
-                        move |acc, addend| _mm512_castps_si512(real(acc, addend))
+                let (zero_point, scale) = (_mm512_set1_ps(zero_point), _mm512_set1_ps(scale));
+                let add = |v, codes| _mm512_fmadd_ps(_mm512_sub_ps(_mm512_cvtepi32_ps(codes), zero_point), scale, v);
+                match piece.addend {
+                    Addend::None => real(p, piece, |v, _, _| v),
+                    Addend::U8(a) => real(p, piece, |v, at, mask| {
+                        let a = _mm_maskz_loadu_epi8(mask, a.as_ptr().add(piece.addend_first + at).cast());
+                        add(v, _mm512_cvtepu8_epi32(a))
                     }),
-                    RealOutput::Codes { multiplier, codes } => {
-                        let [lo, hi] = codes.range().map(|code| _mm512_set1_ps(code as f32));
-                        let multiplier = _mm512_set1_ps(multiplier);
-                        let zero_point = _mm512_set1_ps(codes.zero_point() as f32);
-                        columns::<CODES, _, _>(piece, |at| {
-                            let real = real(at);
-                            move |acc, addend| {
-                                let v = _mm512_add_ps(_mm512_mul_ps(real(acc, addend), multiplier), zero_point);
-                                _mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(v, lo), hi))
-                            }
-                        });
-                    }
+                    Addend::I8(a) => real(p, piece, |v, at, mask| {
+                        let a = _mm_maskz_loadu_epi8(mask, a.as_ptr().add(piece.addend_first + at));
+                        add(v, _mm512_cvtepi8_epi32(a))
+                    }),
+                    Addend::F32(a) => real(p, piece, |v, at, mask| {
+                        _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, a.as_ptr().add(piece.addend_first + at)))
+                    }),
                 }
             }
-            Step::Double(p) => columns::<CODES, _, _>(piece, |at| {
-                let (initial, left, right) = (load(&p.initial, at), load(&p.left, at), load(&p.right, at));
-                let mantissa = load(&p.mantissa, at);
-                let half = _mm512_set1_epi64(1 << 30);
-                let (shifts_left, last, steps) = (p.shifts_left, p.last, p.steps);
-                move |acc, _| {
-                    let mut a = _mm512_add_epi32(acc, initial);
-                    if shifts_left {
-                        a = _mm512_sllv_epi32(a, left);
-                    }
-                    // Bits 31 to 62, doubled into the high half; those of the even lanes go to the low half.
-                    let [even, odd] = products(a, mantissa).map(|product| {
-                        let sum = _mm512_add_epi64(product, half);
-                        _mm512_add_epi64(sum, sum)
-                    });
-                    let high = _mm512_mask_shuffle_epi32::<_MM_PERM_DDBB>(odd, 0x5555, even);
-                    code(shift_right(high, right, last), steps)
-                }
-            }),
-            Step::Single(p) => columns::<CODES, _, _>(piece, |at| {
+            Step::Double(p) => match (p.last, p.shifts_right) {
+                (Rounding::Away, true) => double_right(p, piece),
+                (Rounding::Away, false) => double::<AWAY>(p, piece),
+                (Rounding::Even, _) => double::<EVEN>(p, piece),
+                (Rounding::Up, _) => double::<UP>(p, piece),
+            },
+            Step::Single(p) => codes(piece, p.steps, from_zero_point(p.steps), |at| {
                 let (initial, mantissa) = (load(&p.initial, at), load(&p.mantissa, at));
                 let right = load(&p.right, at);
                 let (right_even, right_odd) =
                     (_mm512_and_si512(right, _mm512_set1_epi64(0xff)), _mm512_srli_epi64::<32>(right));
                 let least = _mm512_set1_epi64(2 * i64::from(p.steps.least));
                 let most = _mm512_set1_epi64(2 * i64::from(p.steps.most));
-                let (one, zero_point) = (_mm512_set1_epi32(1), _mm512_set1_epi32(p.steps.zero_point));
-                move |acc, _| {
+                let one = _mm512_set1_epi32(1);
+                move |acc, _, _| {
                     let [even, odd] = products(_mm512_add_epi32(acc, initial), mantissa);
                     let clamp = |v| _mm512_min_epi64(_mm512_max_epi64(v, least), most);
                     let even = clamp(_mm512_srav_epi64(even, right_even));
                     let odd = clamp(_mm512_srav_epi64(odd, right_odd));
                     let doubled = _mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64::<32>(odd));
-                    _mm512_add_epi32(_mm512_srai_epi32::<1>(_mm512_add_epi32(doubled, one)), zero_point)
+                    _mm512_srai_epi32::<1>(_mm512_add_epi32(doubled, one))
                 }
             }),
-            Step::Product(p) => columns::<CODES, _, _>(piece, |at| {
+            Step::Product(p) => codes(piece, p.steps, from_zero_point(p.steps), |at| {
                 let initial = load(&p.initial, at);
                 let multiplier = [load_pd(&p.multiplier, at), load_pd(&p.multiplier, at + 8)];
                 let before = _mm512_set1_pd(p.before);
                 let (least, most) = (_mm512_set1_pd(f64::from(p.steps.least)), _mm512_set1_pd(f64::from(p.steps.most)));
-                let (rounding, zero_point) = (p.rounding, _mm512_set1_epi32(p.steps.zero_point));
-                move |acc, _| {
+                let rounding = p.rounding;
+                move |acc, _, _| {
                     let v = _mm512_add_epi32(acc, initial);
                     let half = |v: __m256i, multiplier| {
                         let v = _mm512_add_pd(_mm512_mul_pd(_mm512_cvtepi32_pd(v), multiplier), before);
@@ -127,80 +91,259 @@ pub(crate) unsafe fn finish(step: &Step, piece: &Piece<'_>) {
                     };
                     let low = half(_mm512_castsi512_si256(v), multiplier[0]);
                     let high = half(_mm512_extracti64x4_epi64::<1>(v), multiplier[1]);
-                    let steps = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-                    _mm512_add_epi32(steps, zero_point)
+                    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
                 }
             }),
-            Step::Shift(p) => columns::<CODES, _, _>(piece, |at| {
-                let (initial, right, left) = (load(&p.initial, at), load(&p.right, at), load(&p.left, at));
-                let (lowest, highest) = (load(&p.lowest, at), load(&p.highest, at));
-                let (clamps, rounding, steps) = (p.clamps, p.rounding, p.steps);
-                move |acc, _| {
-                    let mut v = _mm512_add_epi32(acc, initial);
-                    if clamps {
-                        v = _mm512_sllv_epi32(_mm512_min_epi32(_mm512_max_epi32(v, lowest), highest), left);
-                    }
-                    code(shift_right(v, right, rounding), steps)
-                }
-            }),
+            Step::Shift(p) => match (p.rounding, p.clamps) {
+                (Rounding::Even, false) => shift::<EVEN, false>(p, piece),
+                (Rounding::Even, true) => shift::<EVEN, true>(p, piece),
+                (Rounding::Away, false) => shift::<AWAY, false>(p, piece),
+                (Rounding::Away, true) => shift::<AWAY, true>(p, piece),
+                (Rounding::Up, false) => shift::<UP, false>(p, piece),
+                (Rounding::Up, true) => shift::<UP, true>(p, piece),
+            },
         }
     }
 }
 
-/// Goes through a piece, one register of channels after the other: `parameters` are loaded for its rows together,
-/// what it returns makes outputs (codes as int32, or bits of real numbers) of accumulators and addends.
+/// Roundings as constant parameters: a choice inside of a loop costs more than the choice.
+const EVEN: u8 = Rounding::Even as u8;
+const AWAY: u8 = Rounding::Away as u8;
+const UP: u8 = Rounding::Up as u8;
+
+/// R16. `sum` adds what the outputs from an element of the piece on take beside their accumulators.
 ///
 /// # Safety
 /// The contract of [`StepFn`](crate::finish::StepFn).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-unsafe fn columns<const STORE: Store, P, F>(piece: &Piece<'_>, parameters: P)
+unsafe fn real(p: &Real, piece: &Piece<'_>, sum: impl Fn(__m512, usize, u16) -> __m512 + Copy) {
+    let scaled = |at| {
+        // SAFETY: parameters reach beyond the last channel.
+        let (scale, bias) = unsafe { (load_ps(&p.scale, at), load_ps(&p.bias, at)) };
+        move |acc, at, mask| sum(_mm512_add_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(acc), scale), bias), at, mask)
+    };
+    // SAFETY: passed on.
+    unsafe {
+        match p.output {
+            RealOutput::Reals => {
+                let [least, most] = p.clip.unwrap_or_default().map(|v| _mm512_set1_ps(v));
+                let clip = p.clip.is_some();
+                reals(piece, |at| {
+                    let scaled = scaled(at);
+                    move |acc, at, mask| {
+                        let v = scaled(acc, at, mask);
+                        // The second operand where the first is NaN.
+                        if clip { _mm512_min_ps(_mm512_max_ps(v, least), most) } else { v }
+                    }
+                })
+            }
+            RealOutput::Codes { multiplier, .. } => {
+                let most = _mm512_set1_ps(p.steps.most as f32);
+                let (multiplier, zero_point) = (_mm512_set1_ps(multiplier), _mm512_set1_ps(p.zero_point));
+                let code = |at| {
+                    let scaled = scaled(at);
+                    move |acc, at, mask| _mm512_add_ps(_mm512_mul_ps(scaled(acc, at, mask), multiplier), zero_point)
+                };
+                if p.fits {
+                    codes(
+                        piece,
+                        p.steps,
+                        |words| words,
+                        |at| {
+                            let code = code(at);
+                            move |acc, at, mask| _mm512_cvtps_epi32(code(acc, at, mask))
+                        },
+                    )
+                } else {
+                    codes(
+                        piece,
+                        p.steps,
+                        |words| words,
+                        |at| {
+                            let code = code(at);
+                            move |acc, at, mask| at_most(code(acc, at, mask), most)
+                        },
+                    )
+                }
+            }
+        }
+    }
+}
+
+/// R17.
+///
+/// # Safety
+/// The contract of [`StepFn`](crate::finish::StepFn).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+unsafe fn double<const LAST: u8>(p: &Double, piece: &Piece<'_>) {
+    // SAFETY: passed on; parameters reach beyond the last channel.
+    unsafe {
+        codes(piece, p.steps, from_zero_point(p.steps), |at| {
+            let (initial, left, right) = (load(&p.initial, at), load(&p.left, at), load(&p.right, at));
+            let mantissa = load(&p.mantissa, at);
+            let half = _mm512_set1_epi64(1 << 30);
+            move |acc, _, _| {
+                let a = _mm512_sllv_epi32(_mm512_add_epi32(acc, initial), left);
+                // Bits 31 to 62, doubled into the high half.
+                let products = products(a, mantissa).map(|product| {
+                    let sum = _mm512_add_epi64(product, half);
+                    _mm512_add_epi64(sum, sum)
+                });
+                shift_right::<LAST>(high(products), right)
+            }
+        })
+    }
+}
+
+/// R17 where every channel is shifted right, and ties go away from zero.
+///
+/// # Safety
+/// The contract of [`StepFn`](crate::finish::StepFn).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+unsafe fn double_right(p: &Double, piece: &Piece<'_>) {
+    // The last bit is rounded away in words, of which a register holds twice as many.
+    let (one, last) = (_mm512_set1_epi32(1), _mm512_set1_epi16((1 + 2 * p.steps.zero_point) as i16));
+    let words = |words| _mm512_srai_epi16::<1>(_mm512_adds_epi16(words, last));
+    let low = core::hint::black_box(0x5555);
+    // SAFETY: passed on; parameters reach beyond the last channel.
+    unsafe {
+        codes(piece, p.steps, words, |at| {
+            let (initial, right) = (load(&p.initial, at), _mm512_sub_epi32(load(&p.right, at), one));
+            let doubled = _mm512_slli_epi32::<1>(load(&p.mantissa, at));
+            move |acc, _, _| epilogue::scale_double(_mm512_add_epi32(acc, initial), doubled, right, low)
+        })
+    }
+}
+
+/// R20. `CLAMPS`: some channels are not shifted right by 0 to 31.
+///
+/// # Safety
+/// The contract of [`StepFn`](crate::finish::StepFn).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+unsafe fn shift<const ROUNDING: u8, const CLAMPS: bool>(p: &Shift, piece: &Piece<'_>) {
+    // SAFETY: passed on; parameters reach beyond the last channel.
+    unsafe {
+        codes(piece, p.steps, from_zero_point(p.steps), |at| {
+            let (initial, right, left) = (load(&p.initial, at), load(&p.right, at), load(&p.left, at));
+            let (lowest, highest) = (load(&p.lowest, at), load(&p.highest, at));
+            move |acc, _, _| {
+                let mut v = _mm512_add_epi32(acc, initial);
+                if CLAMPS {
+                    v = _mm512_sllv_epi32(_mm512_min_epi32(_mm512_max_epi32(v, lowest), highest), left);
+                }
+                shift_right::<ROUNDING>(v, right)
+            }
+        })
+    }
+}
+
+/// Goes through a piece whose outputs are real numbers, one register of channels after the other: `parameters` are
+/// loaded for its rows together, what it returns makes outputs of accumulators and addends.
+///
+/// # Safety
+/// The contract of [`StepFn`](crate::finish::StepFn).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+unsafe fn reals<P, F>(piece: &Piece<'_>, parameters: P)
 where
     P: Fn(usize) -> F,
-    F: Fn(__m512i, __m512) -> __m512i,
+    F: Fn(__m512i, usize, u16) -> __m512,
 {
     for column in (0..piece.channels).step_by(16) {
         let mask = below((piece.channels - column).min(16)) as u16;
         let finish = parameters(piece.first + column);
         for row in 0..piece.rows {
             let at = row * piece.stride + column;
-            // SAFETY: the masks leave out what lies beyond the row.
+            // SAFETY: the mask leaves out what lies beyond the row.
             unsafe {
                 let acc = piece.accumulators.add(row * piece.accumulator_stride + column);
-                let y = finish(_mm512_maskz_loadu_epi32(mask, acc), addend(piece, at, mask));
-                if STORE == CODES {
-                    _mm_mask_storeu_epi8(piece.output.add(at).cast(), mask, _mm512_cvtepi32_epi8(y));
-                } else {
-                    _mm512_mask_storeu_epi32(piece.output.add(4 * at).cast(), mask, y);
-                }
+                let y = finish(_mm512_maskz_loadu_epi32(mask, acc), at, mask);
+                _mm512_mask_storeu_ps(piece.output.add(4 * at).cast(), mask, y);
             }
         }
     }
 }
 
-/// The addends of the outputs from `at` on, codes as exact numbers.
+/// Goes through a piece whose outputs are codes, two registers of channels after the other: what `parameters` returns
+/// makes int32 numbers of accumulators, `words` makes codes of them, not yet clamped, once they are narrowed to int16.
 ///
 /// # Safety
-/// The contract of [`StepFn`](crate::finish::StepFn); `mask` has only elements of the addend.
+/// The contract of [`StepFn`](crate::finish::StepFn).
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-unsafe fn addend(piece: &Piece<'_>, at: usize, mask: u16) -> __m512 {
-    let at = piece.addend_first + at;
-    // SAFETY: by this function's contract.
-    unsafe {
-        match piece.addend {
-            Addend::None => _mm512_setzero_ps(),
-            Addend::U8(a) => {
-                let codes = _mm_maskz_loadu_epi8(mask, a.as_ptr().add(at).cast());
-                _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(codes))
+unsafe fn codes<P, F>(piece: &Piece<'_>, steps: Steps, words: impl Fn(__m512i) -> __m512i + Copy, parameters: P)
+where
+    P: Fn(usize) -> F,
+    F: Fn(__m512i, usize, u16) -> __m512i,
+{
+    for column in (0..piece.channels).step_by(32) {
+        // SAFETY: passed on.
+        unsafe {
+            if piece.channels - column > 16 {
+                rows::<2, _, _>(piece, column, steps, words, &parameters);
+            } else {
+                rows::<1, _, _>(piece, column, steps, words, &parameters);
             }
-            Addend::I8(a) => {
-                let codes = _mm_maskz_loadu_epi8(mask, a.as_ptr().add(at).cast());
-                _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))
-            }
-            Addend::F32(a) => _mm512_maskz_loadu_ps(mask, a.as_ptr().add(at)),
         }
     }
+}
+
+/// The channels of NV registers. Four registers at a time, of rows below each other, are narrowed to bytes together.
+///
+/// # Safety
+/// The contract of [`StepFn`](crate::finish::StepFn).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+unsafe fn rows<const NV: usize, P, F>(
+    piece: &Piece<'_>,
+    column: usize,
+    steps: Steps,
+    words: impl Fn(__m512i) -> __m512i,
+    parameters: &P,
+) where
+    P: Fn(usize) -> F,
+    F: Fn(__m512i, usize, u16) -> __m512i,
+{
+    let finish: [F; NV] = core::array::from_fn(|j| parameters(piece.first + column + 16 * j));
+    let mask = below((piece.channels - column).min(16 * NV));
+    let range = [steps.least, steps.most].map(|bound| bound + steps.zero_point);
+    let (signed, [lo, hi]) = (range[0] < 0, range.map(|code| _mm512_set1_epi8(code as i8)));
+    for first in (0..piece.rows).step_by(4 / NV) {
+        let mut v = [_mm512_setzero_si512(); 4];
+        for i in 0..4 {
+            // Rows beyond the last are the last once more.
+            let (row, j) = ((first + i / NV).min(piece.rows - 1), i % NV);
+            let (at, mask) = (column + 16 * j, (mask >> (16 * j)) as u16);
+            // SAFETY: the mask leaves out what lies beyond the row.
+            unsafe {
+                let acc = piece.accumulators.add(row * piece.accumulator_stride + at);
+                v[i] = finish[j](_mm512_maskz_loadu_epi32(mask, acc), row * piece.stride + at, mask);
+            }
+        }
+        let (low, high) = (words(_mm512_packs_epi32(v[0], v[1])), words(_mm512_packs_epi32(v[2], v[3])));
+        let codes = if signed {
+            _mm512_min_epi8(_mm512_max_epi8(_mm512_packs_epi16(low, high), lo), hi)
+        } else {
+            _mm512_min_epu8(_mm512_max_epu8(_mm512_packus_epi16(low, high), lo), hi)
+        };
+        // SAFETY: the mask leaves out what lies beyond a row.
+        unsafe {
+            let y = piece.output.add(first * piece.stride + column);
+            epilogue::store_rows::<NV>(epilogue::by_vector(codes), y, piece.stride, mask, piece.rows - first);
+        }
+    }
+}
+
+/// Adds the zero point to steps that are words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+fn from_zero_point(steps: Steps) -> impl Fn(__m512i) -> __m512i + Copy {
+    let zero_point = _mm512_set1_epi16(steps.zero_point as i16);
+    move |words| _mm512_adds_epi16(words, zero_point)
 }
 
 /// What kernels do to their tiles, for accumulators that lie in memory.
@@ -229,37 +372,43 @@ unsafe fn fused<const STORE: Store>(epilogue: &Epilogue, piece: &Piece<'_>) {
     }
 }
 
+/// Rounded, or less than any code where that is less than an int32 or NaN: what is too large must not look so.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+fn at_most(v: __m512, most: __m512) -> __m512i {
+    // The second operand where one is NaN.
+    _mm512_cvtps_epi32(_mm512_min_ps(most, v))
+}
+
 /// `a · b` in 64 bits: those of the even lanes, and those of the odd lanes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
 fn products(a: __m512i, b: __m512i) -> [__m512i; 2] {
-    let odd = |v| _mm512_srli_epi64::<32>(v);
+    let odd = |v| _mm512_shuffle_epi32::<_MM_PERM_DDBB>(v);
     [_mm512_mul_epi32(a, b), _mm512_mul_epi32(odd(a), odd(b))]
+}
+
+/// The high halves of such products.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+fn high([even, odd]: [__m512i; 2]) -> __m512i {
+    _mm512_mask_shuffle_epi32::<_MM_PERM_DDBB>(odd, 0x5555, even)
 }
 
 /// `v / 2^right`, rounded, for shifts by 0 to 31.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-fn shift_right(v: __m512i, right: __m512i, rounding: Rounding) -> __m512i {
+fn shift_right<const ROUNDING: u8>(v: __m512i, right: __m512i) -> __m512i {
     let one = _mm512_set1_epi32(1);
     let ones = _mm512_sub_epi32(_mm512_sllv_epi32(one, right), one);
     let (floor, rest, below_half) =
         (_mm512_srav_epi32(v, right), _mm512_and_si512(v, ones), _mm512_srli_epi32::<1>(ones));
-    let most = match rounding {
-        Rounding::Up => below_half,
-        Rounding::Away => _mm512_sub_epi32(below_half, _mm512_srai_epi32::<31>(v)),
-        Rounding::Even => _mm512_add_epi32(below_half, _mm512_andnot_si512(floor, one)),
+    let most = match ROUNDING {
+        UP => below_half,
+        AWAY => _mm512_sub_epi32(below_half, _mm512_srai_epi32::<31>(v)),
+        _ => _mm512_add_epi32(below_half, _mm512_andnot_si512(floor, one)),
     };
     _mm512_mask_add_epi32(floor, _mm512_cmpgt_epi32_mask(rest, most), floor, one)
-}
-
-/// The codes of steps from the zero point.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
-fn code(steps: __m512i, codes: Steps) -> __m512i {
-    let steps = _mm512_max_epi32(steps, _mm512_set1_epi32(codes.least));
-    let steps = _mm512_min_epi32(steps, _mm512_set1_epi32(codes.most));
-    _mm512_add_epi32(steps, _mm512_set1_epi32(codes.zero_point))
 }
 
 /// Numbers that fit an int32, rounded to one.

@@ -39,6 +39,7 @@ const fn any_window<const QUADS: usize>(name: &'static str, rows: usize) -> Micr
         element: Element::Byte,
         widened: 0,
         tile: |rows, _, _, store| grouped_table::<QUADS>(store)[rows - 1],
+        more_stores: false,
         stage: Some(|_, signed| if signed { stage_codes::<true> } else { stage_codes::<false> }),
     }
 }

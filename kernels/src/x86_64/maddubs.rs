@@ -49,6 +49,7 @@ const fn gemm(name: &'static str, steps: usize) -> Microkernel {
         } else {
             |rows, vectors, _, store| table::<true>(vectors, store)[rows - 1]
         },
+        more_stores: false,
         stage: None,
     }
 }

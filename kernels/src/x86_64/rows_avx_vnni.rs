@@ -32,6 +32,7 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
         (_, 4) => depthwise_for::<2, 1>(store),
         (_, _) => depthwise_for::<2, 2>(store),
     },
+    more_stores: false,
     stage: Some(|vectors, signed| match (vectors, signed) {
         (4, false) => stage::<1, false>,
         (4, true) => stage::<1, true>,
@@ -56,6 +57,7 @@ pub(crate) const GROUPED4: Microkernel = Microkernel {
         3 => grouped_for::<3, 2>(store),
         _ => grouped_for::<4, 2>(store),
     },
+    more_stores: false,
     stage: Some(|_, signed| if signed { stage_codes::<true> } else { stage_codes::<false> }),
 };
 

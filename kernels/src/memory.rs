@@ -5,7 +5,7 @@ const LINE: usize = 64;
 
 /// Memory that parts are taken from, or, without any, a count of what they need: the same function measures and
 /// divides.
-pub(super) struct Memory<'s> {
+pub(crate) struct Memory<'s> {
     rest: Option<&'s mut [u8]>,
     needed: usize,
 }
@@ -14,13 +14,16 @@ pub(super) struct Memory<'s> {
 ///
 /// # Safety
 /// They are.
-pub(super) unsafe trait Plain: Copy {}
+pub(crate) unsafe trait Plain: Copy {}
 // SAFETY: any bytes are numbers, and addresses.
 unsafe impl Plain for u8 {}
+// SAFETY: likewise.
+unsafe impl Plain for i8 {}
 // SAFETY: likewise.
 unsafe impl Plain for i32 {}
 // SAFETY: likewise.
 unsafe impl Plain for u32 {}
+unsafe impl Plain for f32 {}
 // SAFETY: likewise.
 unsafe impl Plain for usize {}
 // SAFETY: likewise.
@@ -28,20 +31,20 @@ unsafe impl Plain for *const u8 {}
 
 impl<'s> Memory<'s> {
     /// The bytes that `divide` needs, wherever the caller's memory begins.
-    pub(super) fn needed<T>(divide: impl FnOnce(&mut Memory<'s>) -> T) -> usize {
+    pub(crate) fn needed<T>(divide: impl FnOnce(&mut Memory<'s>) -> T) -> usize {
         let mut memory = Memory { rest: None, needed: LINE };
         divide(&mut memory);
         memory.needed
     }
 
     /// All of a caller's memory.
-    pub(super) fn new(memory: &'s mut [u8]) -> Memory<'s> {
+    pub(crate) fn new(memory: &'s mut [u8]) -> Memory<'s> {
         let skip = memory.as_ptr().align_offset(LINE).min(memory.len());
         Memory { rest: Some(&mut memory[skip..]), needed: 0 }
     }
 
     /// Splits `len` elements off the front, and the rest of their last cache line with them.
-    pub(super) fn take<T: Plain>(&mut self, len: usize) -> &'s mut [T] {
+    pub(crate) fn take<T: Plain>(&mut self, len: usize) -> &'s mut [T] {
         let bytes = (len * size_of::<T>()).next_multiple_of(LINE);
         self.needed += bytes;
         let Some(memory) = self.rest.take() else { return &mut [] };
