@@ -42,6 +42,8 @@ pub(crate) struct Packed {
     sums: ColumnSums,
     /// Output channels.
     channels: usize,
+    /// Bytes of scratch memory that a call needs.
+    scratch_len: usize,
     /// Rows of a block: whole tiles, or lines where these are divided.
     block_rows: usize,
 }
@@ -90,8 +92,19 @@ impl Packed {
         };
         let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
         let channels = shape.out_channels;
-        let mut packed =
-            Packed { kernel, reads, weights, epilogue, store, finish: None, order, sums, channels, block_rows: 0 };
+        let mut packed = Packed {
+            kernel,
+            reads,
+            weights,
+            epilogue,
+            store,
+            finish: None,
+            order,
+            sums,
+            channels,
+            scratch_len: 0,
+            block_rows: 0,
+        };
         packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
         Ok(packed)
     }
@@ -123,6 +136,10 @@ impl Packed {
             Reads::Rows(_) => &[View::WHOLE],
         };
         self.epilogue = Epilogue::new(&self.order, views, input, input_zero_point, &self.sums, fused);
+        self.scratch_len = match &self.reads {
+            Reads::Runs(gather) => Memory::needed(|memory| Scratch::divide(self, gather, memory)),
+            Reads::Rows(rows) => rows.scratch_len(self.kernel),
+        };
     }
 
     /// Whether the epilogue needs Σ x of every row.
@@ -150,10 +167,7 @@ impl Packed {
 
     /// Bytes of scratch memory that a call needs.
     pub(crate) fn scratch_len(&self) -> usize {
-        match &self.reads {
-            Reads::Runs(gather) => Memory::needed(|memory| Scratch::divide(self, gather, memory)),
-            Reads::Rows(rows) => rows.scratch_len(self.kernel),
-        }
+        self.scratch_len
     }
 
     /// Bytes of packed weights.

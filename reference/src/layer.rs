@@ -239,9 +239,9 @@ pub fn check_call(
         let expected = alloc::format!("a positive multiple of {image}, the elements of one image");
         return Err(Error::Length { what: "input", got: input.len(), expected });
     }
-    let batch = input.len() / image;
+    let (batch, pixels) = (input.len() / image, shape.pixels());
     for (what, range, available) in
-        [("rows", &region.rows, batch * shape.pixels()), ("channels", &region.channels, shape.out_channels)]
+        [("rows", &region.rows, batch * pixels), ("channels", &region.channels, shape.out_channels)]
     {
         if range.is_empty() || range.end > available {
             return Err(Error::Range { what, start: range.start, end: range.end, available });
@@ -249,7 +249,7 @@ pub fn check_call(
     }
     expect_len("output", output.len(), region.len())?;
     // The images that the region's rows see.
-    let images = region.rows.start / shape.pixels()..region.rows.end.div_ceil(shape.pixels());
+    let images = region.rows.start / pixels..region.rows.end.div_ceil(pixels);
     input.check_codes(input_type, images.start * image..images.end * image)?;
     Ok(batch)
 }
