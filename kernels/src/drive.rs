@@ -186,6 +186,8 @@ const OUTPUT_BYTES: usize = 256 << 10;
 const SIDE_ROWS: usize = 96;
 /// Bytes between weights that pass by once and those asked for meanwhile.
 const AHEAD: usize = 2048;
+/// Weights of a single row that come from memory, as more bytes than this do, arrive sooner without being asked for.
+const FAR: usize = 8 << 20;
 
 /// The caller's scratch memory for kernels that read runs.
 struct Scratch<'s> {
@@ -456,9 +458,12 @@ impl Driver<'_> {
         tile.output = output;
         let panel_len = weights.panel_len(panel);
         let once = block.range.len() <= kernel.rows;
+        let far = block.range.len() == 1 && weights.len() > FAR;
         // Weights that are used again and again are in the caches, once all tiles have asked for their shares of them.
         if !once {
             tile.ahead_step = width * 4 * gather.offsets.len() * gather.run_len.div_ceil(4) / block.quads.max(1);
+        } else if far {
+            tile.ahead_step = 0;
         }
         let first = self.input_channel(gather, panel);
         let next = weights.of_panel(panel, 0).wrapping_add(panel_len);
@@ -488,7 +493,7 @@ impl Driver<'_> {
                 // Where weights are used again and again, every tile asks for its share of the next panel's; weights that
                 // are used once are asked for a little ahead of their use.
                 tile.ahead = if once {
-                    tile.weights.wrapping_add(AHEAD)
+                    tile.weights.wrapping_add(if far { 0 } else { AHEAD })
                 } else {
                     let quads = strip.quads + (at - strip_rows.start) / tile_rows * gather.views[view].quads();
                     next.wrapping_add(panel_len * quads / block.quads.max(1))
