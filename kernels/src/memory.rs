@@ -23,6 +23,7 @@ unsafe impl Plain for i8 {}
 unsafe impl Plain for i32 {}
 // SAFETY: likewise.
 unsafe impl Plain for u32 {}
+// SAFETY: likewise.
 unsafe impl Plain for f32 {}
 // SAFETY: likewise.
 unsafe impl Plain for usize {}
