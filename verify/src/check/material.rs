@@ -129,7 +129,8 @@ impl Material {
                 Runner::Transposed(TransposedPlan::new(&operators::transposed(&self.case), &parts, isa)?)
             }
             Operator::Binary => {
-                Runner::Binary(BinaryLinear::new(&self.binary_weight()?, rule, isa)?, self.binary_input()?)
+                let layer = Box::new(BinaryLinear::new(&self.binary_weight()?, rule, isa)?);
+                Runner::Binary(layer, self.binary_input()?)
             }
             _ => Runner::Operator(self.case, isa),
         })
@@ -193,7 +194,7 @@ impl Material {
 pub(super) enum Runner {
     Plan(Plan),
     Transposed(TransposedPlan),
-    Binary(BinaryLinear, PackedCodes),
+    Binary(Box<BinaryLinear>, PackedCodes),
     Operator(Case, Isa),
 }
 
