@@ -172,6 +172,8 @@ impl fmt::Display for Choice {
 mod tests {
     use super::*;
     use alloc::string::ToString;
+    use qexact_reference::layer::LayerParts;
+    use qexact_reference::{CodeType, Rule};
 
     #[test]
     #[cfg(target_arch = "x86_64")]
@@ -207,5 +209,23 @@ mod tests {
         assert_eq!(name(IsaName::Avx2, "conv ic32oc32g8ih8kh3ph1"), "grouped_rows_avx2_4x16_4");
         assert_eq!(name(IsaName::Avx2, "conv ic32oc32g2ih8kh3ph1"), "gemm_avx2_6x16");
         assert_eq!(name(IsaName::Reference, "conv ic32oc32g32ih8kh3ph1"), "reference");
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn direct_kernels_are_not_for_weight_zero_points() {
+        let shape: Conv = "conv ic2oc2g2ih8kh3ph1".parse().unwrap();
+        for (zero_point, kernel) in [(0, "depthwise_direct_avx512_vnni_3x3"), (1, "depthwise_rows_avx512_vnni_6x64")] {
+            let parts = LayerParts {
+                shape,
+                input: CodeType::U8,
+                input_zero_point: 128,
+                weight: &[1; 18],
+                weight_zero_point: &[0, zero_point],
+                rule: &Rule::Accumulator,
+            };
+            let choice = choose(IsaName::Avx512Vnni, &shape).for_layer(&Layer::new(parts).unwrap());
+            assert_eq!(choice.to_string(), kernel);
+        }
     }
 }

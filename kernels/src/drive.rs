@@ -213,6 +213,7 @@ impl<'s> Scratch<'s> {
                 strips: memory.take(packed.block_rows),
                 count: 0,
                 quads: 0,
+                share: 0,
                 moved: false,
                 pixels: memory.take(moved),
                 located: memory.take(moved),
@@ -333,6 +334,8 @@ struct Block<'s> {
     count: usize,
     /// Quads that all tiles take from the weights.
     quads: usize,
+    /// Quads of a panel by those that all tiles take from it, in parts of 2^16.
+    share: usize,
     /// Whether rows are not in the order of pixels: …
     moved: bool,
     /// … then the pixel of each row, counted from the first, …
@@ -456,17 +459,16 @@ impl Driver<'_> {
             false => block.tile.as_mut_ptr().cast(),
         };
         tile.output = output;
-        let panel_len = weights.panel_len(panel);
         let once = block.range.len() <= kernel.rows;
         let far = block.range.len() == 1 && weights.len() > FAR;
         // Weights that are used again and again are in the caches, once all tiles have asked for their shares of them.
         if !once {
-            tile.ahead_step = width * 4 * gather.offsets.len() * gather.run_len.div_ceil(4) / block.quads.max(1);
+            tile.ahead_step = (width * 4 * block.share) >> 16;
         } else if far {
             tile.ahead_step = 0;
         }
         let first = self.input_channel(gather, panel);
-        let next = weights.of_panel(panel, 0).wrapping_add(panel_len);
+        let next = weights.of_panel(panel, 0).wrapping_add(weights.panel_len(panel));
         for strip in &block.strips[..block.count] {
             let (strip_rows, view) = (strip.at as usize..(strip.at + strip.rows) as usize, strip.view as usize);
             let View { runs, codes, .. } = &gather.views[view];
@@ -485,6 +487,7 @@ impl Driver<'_> {
             let tile_rows = strip.tile as usize;
             let call = (kernel.tile)(tile_rows, panel.vectors, self.signed, *store);
             // As many tiles at once as the side buffer has room for.
+            let mut quads = strip.quads;
             let most = if direct { strip_rows.len() } else { SIDE_ROWS.max(kernel.rows) / tile_rows * tile_rows };
             for at in strip_rows.clone().step_by(most) {
                 let rows = at..(at + most).min(strip_rows.end);
@@ -495,8 +498,7 @@ impl Driver<'_> {
                 tile.ahead = if once {
                     tile.weights.wrapping_add(if far { 0 } else { AHEAD })
                 } else {
-                    let quads = strip.quads + (at - strip_rows.start) / tile_rows * gather.views[view].quads();
-                    next.wrapping_add(panel_len * quads / block.quads.max(1))
+                    next.wrapping_add((width * 4 * quads * block.share) >> 16)
                 };
                 tile.row_sums = block.row_sums.as_ptr().wrapping_add(at);
                 if direct {
@@ -511,6 +513,7 @@ impl Driver<'_> {
                 if direct {
                     continue;
                 }
+                quads += rows.len() / tile_rows * gather.views[view].quads();
                 for (piece, pixels) in block.pieces(rows) {
                     let tile = &block.tile[(piece.start - at) * width..];
                     // SAFETY: the side buffer was just filled.

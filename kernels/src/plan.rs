@@ -12,6 +12,8 @@ use qexact_reference::{Addend, CodeType, Conv, Error, Input, Layer, Output, Pack
 /// A layer with packed weights and a chosen kernel. Immutable while it runs: threads may share it.
 pub struct Plan {
     shape: Conv,
+    /// Pixels of an output image.
+    pixels: usize,
     input: CodeType,
     input_zero_point: i32,
     rule: Rule,
@@ -70,6 +72,7 @@ impl Plan {
         };
         Ok(Plan {
             shape,
+            pixels: shape.pixels(),
             input: layer.input(),
             input_zero_point: layer.input_zero_point(),
             rule: layer.rule().clone(),
@@ -177,7 +180,7 @@ impl Plan {
         output: Output<'_>,
         scratch: &mut [u8],
     ) -> Result<(), Error> {
-        check_call(&self.shape, self.input, self.rule.element_type(), region, input, &output)?;
+        check_call((&self.shape, self.pixels), self.input, self.rule.element_type(), region, input, &output)?;
         check_addend(&self.rule, region, &addend)?;
         let needed = self.scratch_len();
         if scratch.len() < needed {

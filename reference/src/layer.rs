@@ -127,7 +127,8 @@ impl<'a> Layer<'a> {
     /// # Errors
     /// Each violation, by name.
     pub fn check_call(&self, region: &Region, input: Input<'_>, output: &Output<'_>) -> Result<usize, Error> {
-        check_call(&self.shape, self.input, self.rule.element_type(), region, input, output)
+        let pixels = self.output_extents.iter().product();
+        check_call((&self.shape, pixels), self.input, self.rule.element_type(), region, input, output)
     }
 
     /// R4: the accumulator of one output, `Σ (q_X − z_X)(q_W − z_W)`, wrapping in int32.
@@ -215,12 +216,13 @@ pub fn check_addend(rule: &Rule, region: &Region, addend: &Addend<'_>) -> Result
     if rule.addend_type().is_some() { expect_len("addend", addend.len(), region.len()) } else { Ok(()) }
 }
 
-/// The checks of [`Layer::check_call`], for those who keep a layer in another form.
+/// The checks of [`Layer::check_call`], for those who keep a layer in another form: its shape and the pixels of an output
+/// image ([`Conv::pixels`]), which cost as much as the checks.
 ///
 /// # Errors
 /// Each violation, by name.
 pub fn check_call(
-    shape: &Conv,
+    (shape, pixels): (&Conv, usize),
     input_type: CodeType,
     output_type: &'static str,
     region: &Region,
@@ -239,7 +241,7 @@ pub fn check_call(
         let expected = alloc::format!("a positive multiple of {image}, the elements of one image");
         return Err(Error::Length { what: "input", got: input.len(), expected });
     }
-    let (batch, pixels) = (input.len() / image, shape.pixels());
+    let batch = input.len() / image;
     for (what, range, available) in
         [("rows", &region.rows, batch * pixels), ("channels", &region.channels, shape.out_channels)]
     {

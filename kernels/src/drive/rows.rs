@@ -20,6 +20,9 @@
 //! The last panel may hold half or a quarter of the channels of a register. The register then takes as many
 //! **segments** of the row side by side: pixel p of segment f is pixel `p + f · distance` of the band.
 //!
+//! **Direct** kernels read the input where it lies ([`direct`]): their columns are made in registers, of a table of rows
+//! that is the same as for staging, four for every one or two output lines.
+//!
 //! A **grouped** band stages rows one after the other: a fold is one code. Groups of fewer than four channels are
 //! merged to four, with zero weights between them.
 

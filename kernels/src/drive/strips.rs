@@ -49,6 +49,7 @@ impl Packed {
                 block.add_strips(gather, at, view, most);
             }
         }
+        block.share = ((gather.offsets.len() * gather.run_len.div_ceil(4)) << 16) / block.quads.max(1);
     }
 }
 
