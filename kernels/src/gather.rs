@@ -16,6 +16,7 @@
 //! rows that see the same kernel rows form a [`View`]. Of output rows that see all of them, pixels at the edges can leave
 //! out kernel columns likewise, where that pays: see [`spans`].
 
+use crate::band_copy::BandCopy;
 use crate::micro::{Kind, MOST_BLOCK_ROWS, Microkernel};
 use crate::spans::{self, Span, Work, taps_seen};
 use alloc::vec::Vec;
@@ -119,7 +120,7 @@ impl Element {
     ///
     /// # Safety
     /// The CPU has the instruction set of the kernel that the element comes with.
-    unsafe fn write(self, codes: &[u8], flip: u8, elements: &mut [u8]) {
+    pub(crate) unsafe fn write(self, codes: &[u8], flip: u8, elements: &mut [u8]) {
         match self {
             Element::Byte => elements.copy_from_slice(codes),
             Element::Unsigned => elements.iter_mut().zip(codes).for_each(|(element, code)| *element = code ^ flip),
@@ -129,7 +130,7 @@ impl Element {
     }
 
     /// Writes one code again and again.
-    fn fill(self, code: u8, flip: u8, elements: &mut [u8]) {
+    pub(crate) fn fill(self, code: u8, flip: u8, elements: &mut [u8]) {
         match self {
             Element::Byte => elements.fill(code),
             Element::Unsigned => elements.fill(code ^ flip),
@@ -461,106 +462,6 @@ impl Band<'_> {
                 }
             }
         }
-    }
-}
-
-/// A copy of the input behind some output rows of one plane, with its padding written out.
-struct BandCopy {
-    axes: [Axis; 3],
-    channels: usize,
-    element: Element,
-    image_len: usize,
-    /// Whether rows above and below the image are left out, because no kernel row reads them.
-    skips: bool,
-    /// Output rows of a band.
-    outputs: usize,
-    /// Input rows of a band, at most.
-    rows: usize,
-    /// Bytes of the copy, with what may be read beyond its last run.
-    len: usize,
-}
-
-/// What a band may take of the cache …
-const BAND_BYTES: usize = 96 << 10;
-/// … unless it would have fewer pixels than this: weights pass by once a band.
-const BAND_PIXELS: usize = 192;
-
-impl BandCopy {
-    fn new(shape: &Conv, [_, height, width]: [usize; 3], element: Element, skips: bool, slack: usize) -> BandCopy {
-        let mut copy = BandCopy {
-            axes: shape.axes,
-            channels: shape.in_channels,
-            element,
-            image_len: shape.image_len(),
-            skips,
-            outputs: 1,
-            rows: 1,
-            len: 0,
-        };
-        let line = shape.axes[0].kernel * copy.row() * element.size();
-        let most = (BAND_BYTES / (line * shape.axes[1].stride)).max(BAND_PIXELS.div_ceil(width)).clamp(1, height);
-        copy.outputs = height.div_ceil(height.div_ceil(most));
-        copy.rows = copy.rows_behind(copy.outputs);
-        copy.len = (shape.axes[0].kernel * copy.plane() + slack) * element.size();
-        copy
-    }
-
-    /// Codes of a padded row.
-    fn row(&self) -> usize {
-        let width = &self.axes[2];
-        (width.input + width.padding[0] + width.padding[1]) * self.channels
-    }
-
-    /// Codes of a plane.
-    fn plane(&self) -> usize {
-        self.rows * self.row()
-    }
-
-    /// Input rows behind some output rows.
-    fn rows_behind(&self, outputs: usize) -> usize {
-        let height = &self.axes[1];
-        (outputs - 1) * height.stride + (height.kernel - 1) * height.dilation + 1
-    }
-
-    /// Writes what output rows `outputs` of plane `z` read, and returns which row of the image (counted from
-    /// its padding) comes first.
-    ///
-    /// # Safety
-    /// The CPU has the instruction set of the kernel.
-    unsafe fn write(
-        &self,
-        image: &[u8],
-        z: usize,
-        outputs: Range<usize>,
-        (zero_point, flip): (u8, u8),
-        copy: &mut [u8],
-    ) -> isize {
-        let (element, size) = (self.element, self.element.size());
-        let [depth, height, width] = &self.axes;
-        let first = outputs.start * height.stride;
-        let (row, padded) = (width.input * self.channels, self.row() * size);
-        let left = width.padding[0] * self.channels * size;
-        for tap in 0..depth.kernel {
-            let plane = depth.source(z, tap);
-            let lines = copy[tap * self.plane() * size..][..self.plane() * size].chunks_exact_mut(padded);
-            for (at, line) in lines.take(self.rows_behind(outputs.len())).enumerate() {
-                let y = (first + at).checked_sub(height.padding[0]).filter(|&y| y < height.input);
-                match (plane, y) {
-                    (Some(z), Some(y)) => {
-                        let (before, rest) = line.split_at_mut(left);
-                        let (inside, after) = rest.split_at_mut(row * size);
-                        element.fill(zero_point, flip, before);
-                        // SAFETY: by this function's contract.
-                        unsafe { element.write(&image[(z * height.input + y) * row..][..row], flip, inside) };
-                        element.fill(zero_point, flip, after);
-                    }
-                    // No kernel row reads it.
-                    (Some(_), None) if self.skips => {}
-                    _ => element.fill(zero_point, flip, line),
-                }
-            }
-        }
-        first as isize
     }
 }
 

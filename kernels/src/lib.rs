@@ -43,6 +43,7 @@
 extern crate alloc;
 
 mod aligned;
+mod band_copy;
 mod binary;
 mod choose;
 mod drive;

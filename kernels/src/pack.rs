@@ -1,14 +1,9 @@
 //! Packing: weights in the order in which a kernel reads them.
 
-use alloc::vec;
+use crate::aligned::Aligned;
 use alloc::vec::Vec;
 use core::ops::Range;
 use qexact_reference::Layer;
-
-/// 64 bytes on a cache line of their own: no load of packed weights crosses a line.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
 
 /// How weights of a panel follow each other. `w` stands for the panel's width in channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +89,8 @@ impl Panel {
 
 /// Packed weights.
 pub(crate) struct Weights {
-    lines: Vec<Line>,
+    /// Panels begin on cache lines: no load of packed weights crosses one.
+    bytes: Aligned<u8>,
     /// In order of output channels.
     pub panels: Vec<Panel>,
 }
@@ -162,9 +158,8 @@ impl Weights {
             panel.run_bytes = groups * panel.vectors * lanes * format.group_bytes();
             bytes += (runs * panel.run_bytes).next_multiple_of(64);
         }
-        let mut weights = Weights { lines: vec![Line([0; 64]); bytes / 64], panels };
-        let (memory, panels) = weights.parts();
-        for panel in panels {
+        let mut memory = Aligned::zeros(bytes);
+        for panel in &panels {
             let width = panel.vectors * lanes;
             let channels = &order[panel.first..][..width];
             let rows: Vec<Option<&[i8]>> =
@@ -177,14 +172,7 @@ impl Weights {
                 WeightFormat::Fields { bits } => fields(&rows, run_len, bits, memory),
             }
         }
-        weights
-    }
-
-    fn parts(&mut self) -> (&mut [u8], &[Panel]) {
-        let lines = &mut self.lines;
-        // SAFETY: lines are bytes, 64 each.
-        let bytes = unsafe { core::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * 64) };
-        (bytes, &self.panels)
+        Weights { bytes: memory, panels }
     }
 
     /// Bytes of a panel.
@@ -194,27 +182,24 @@ impl Weights {
 
     /// Packs whatever bytes a panel's weights are.
     pub(crate) fn from_panels(mut panels: Vec<Panel>, bytes: impl Fn(&Panel) -> Vec<u8>) -> Weights {
-        let mut lines = Vec::new();
+        let mut memory = Vec::new();
         for panel in &mut panels {
-            panel.offset = 64 * lines.len();
-            for chunk in bytes(panel).chunks(64) {
-                let mut line = Line([0; 64]);
-                line.0[..chunk.len()].copy_from_slice(chunk);
-                lines.push(line);
-            }
+            panel.offset = memory.len();
+            memory.extend(bytes(panel));
+            memory.resize(memory.len().next_multiple_of(64), 0);
         }
-        Weights { lines, panels }
+        Weights { bytes: memory.into_iter().collect(), panels }
     }
 
     /// The first byte of a panel's weights, from a run on.
     pub(crate) fn of_panel(&self, panel: &Panel, run: usize) -> *const u8 {
-        debug_assert!(panel.offset / 64 < self.lines.len());
-        self.lines.as_ptr().cast::<u8>().wrapping_add(panel.offset + run * panel.run_bytes)
+        debug_assert!(panel.offset < self.bytes.len());
+        self.bytes.as_ptr().wrapping_add(panel.offset + run * panel.run_bytes)
     }
 
     /// Bytes of packed weights.
     pub(crate) fn len(&self) -> usize {
-        self.lines.len() * 64
+        self.bytes.len()
     }
 }
 

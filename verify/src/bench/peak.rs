@@ -5,8 +5,10 @@
 
 use super::PEAK_SAMPLE;
 use super::clock::Timed;
+use aligned_vec::{AVec, ConstAlign};
 use qexact_kernels::{Isa, IsaName};
 use std::hint::black_box;
+use std::iter::repeat_n;
 use std::time::Instant;
 
 /// A loop of nothing but the instructions that multiply and add.
@@ -76,12 +78,10 @@ impl Peak {
 }
 
 /// Bytes to be read: whole cache lines.
-pub struct Memory(Vec<Line>);
+pub struct Memory(AVec<Line, ConstAlign<64>>);
 
 /// A cache line.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[allow(dead_code, reason = "read through pointers")] [u8; 64]);
+type Line = [u8; 64];
 
 /// Lines that are read before the loop branches.
 const LINES: usize = 8;
@@ -90,7 +90,7 @@ impl Memory {
     /// At least so many bytes.
     pub fn new(bytes: usize) -> Memory {
         // Not zeros: those would be pages that do not exist.
-        Memory(vec![Line([1; 64]); bytes.div_ceil(64).next_multiple_of(LINES)])
+        Memory(AVec::from_iter(0, repeat_n([1; 64], bytes.div_ceil(64).next_multiple_of(LINES))))
     }
 
     /// How many bytes.
@@ -113,7 +113,7 @@ impl Memory {
             // SAFETY: the token vouches for AVX2, which both imply.
             IsaName::Avx2 | IsaName::AvxVnni => unsafe { x86::read_256(&self.0) },
             _ => {
-                black_box(self.0.iter().fold(0, |sum, line| sum | line.0[0]));
+                black_box(self.0.iter().fold(0, |sum, line| sum | line[0]));
             }
         }
     }
