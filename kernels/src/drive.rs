@@ -289,7 +289,7 @@ pub(crate) unsafe fn run(
         Reads::Rows(rows) => return unsafe { driver.bands(rows, input, zero_point, &mut memory) },
     };
     let flip = if signed { 0x80 } else { 0 };
-    let Scratch { copy, pixels, mut block } = Scratch::divide(packed, gather, &mut memory);
+    let Scratch { copy, pixels, block } = &mut Scratch::divide(packed, gather, &mut memory);
     let unit = packed.divided_line().unwrap_or(packed.kernel.rows);
     // Rows that are copied from the tile buffer, because the region begins inside a panel, are so in their order.
     let first = region.channels.start;
@@ -299,7 +299,7 @@ pub(crate) unsafe fn run(
         let read = unsafe { gather.read(&band, input, (zero_point, flip), copy) };
         for range in even_parts(band, packed.block_rows, unit) {
             block.range = range;
-            packed.arrange(gather, &mut block, divides);
+            packed.arrange(gather, block, divides);
             let (first, len) = (block.range.start, block.range.len());
             let rows = if block.moved { &mut *block.located } else { &mut *block.rows };
             // SAFETY: the block lies in the band, and its rows are then where they can be read.
@@ -310,7 +310,7 @@ pub(crate) unsafe fn run(
                 }
             }
             // SAFETY: likewise.
-            unsafe { driver.block(gather, &mut block) };
+            unsafe { driver.block(gather, block) };
         }
     }
 }
@@ -356,8 +356,13 @@ impl Driver<'_> {
     unsafe fn block(&self, gather: &Gather, block: &mut Block<'_>) {
         let region = &self.target.region.channels;
         let mut summed_group = None;
-        for panel in &self.packed.weights.panels {
-            if panel.within(region).is_empty() {
+        // One call for all panels that are alike, where they have nothing else between them.
+        let through = self.packed.kernel.kind == Kind::Gemm && self.packed.finish.is_none() && block.count == 1;
+        let together = |a: &Panel, b: &Panel| through && a.channel >= region.start && a.is_like(b);
+        for panels in self.packed.weights.panels.chunk_by(together) {
+            let [panel, ..] = panels else { continue };
+            let inside = panel.within(region).start..panels[panels.len() - 1].within(region).end;
+            if inside.is_empty() {
                 continue;
             }
             if self.packed.needs_row_sums() && summed_group != Some(panel.group) {
@@ -366,7 +371,7 @@ impl Driver<'_> {
                 unsafe { self.sum_rows(gather, panel, block) };
             }
             // SAFETY: passed on.
-            unsafe { self.panel(gather, panel, block) };
+            unsafe { self.panels(gather, panel, inside, block) };
         }
         if block.moved && self.packed.finish.is_none() {
             let stride = self.target.stride();
@@ -412,44 +417,25 @@ impl Driver<'_> {
         }
     }
 
-    /// The outputs of one block of rows and one panel.
+    /// The outputs of one block of rows and the channels `inside` a panel, or a panel and those like it that follow.
     ///
     /// # Safety
     /// As [`block`](Driver::block), and the row sums are there if needed.
-    unsafe fn panel(&self, gather: &Gather, panel: &Panel, block: &mut Block<'_>) {
+    unsafe fn panels(&self, gather: &Gather, panel: &Panel, inside: Range<usize>, block: &mut Block<'_>) {
         let Packed { kernel, weights, epilogue, store, order, .. } = self.packed;
         let region = &self.target.region;
         let width = panel.vectors * kernel.lanes;
-        let inside = panel.within(&region.channels);
         let direct = inside.start == panel.channel && self.packed.finish.is_none();
         let element = element_size(*store);
         let mut tile = Tile {
-            rows: block.rows.as_ptr(),
-            offsets: gather.offsets.as_ptr(),
-            channel: 0,
-            count: 0,
-            runs: 0,
-            quads: 0,
-            pairs: 0,
             steps: kernel.format.steps(),
-            weights: core::ptr::null(),
-            gap: 0,
-            ahead: core::ptr::null(),
             ahead_step: width * 4,
             widened: block.widened.as_mut_ptr(),
-            row_sums: block.row_sums.as_ptr(),
-            initial: core::ptr::null(),
-            first: panel.first,
-            epilogue,
-            output: core::ptr::null_mut(),
-            stride: width * element,
-            channels: panel.channels,
+            stride: if direct { self.target.stride() } else { width * element },
+            channels: if direct { inside.len() } else { panel.channels },
+            panel_bytes: weights.panel_bytes(panel),
             ..Tile::of(epilogue, panel.first)
         };
-        if direct {
-            tile.stride = self.target.stride();
-            tile.channels = inside.len();
-        }
         let output = match direct {
             true if block.moved => {
                 let before = (inside.start - region.channels.start) * element;
@@ -468,9 +454,9 @@ impl Driver<'_> {
             tile.ahead_step = 0;
         }
         let first = self.input_channel(gather, panel);
-        let next = weights.of_panel(panel, 0).wrapping_add(weights.panel_len(panel));
+        let next = weights.of_panel(panel, 0).wrapping_add(tile.panel_bytes);
         for strip in &block.strips[..block.count] {
-            let (strip_rows, view) = (strip.at as usize..(strip.at + strip.rows) as usize, strip.view as usize);
+            let (mut at, end, view) = (strip.at as usize, (strip.at + strip.rows) as usize, strip.view as usize);
             let View { runs, codes, .. } = &gather.views[view];
             tile.channel = first + codes.start * gather.element.size();
             (tile.quads, tile.pairs) = (codes.len().div_ceil(4), codes.len().div_ceil(2));
@@ -488,9 +474,9 @@ impl Driver<'_> {
             let call = (kernel.tile)(tile_rows, panel.vectors, self.signed, *store);
             // As many tiles at once as the side buffer has room for.
             let mut quads = strip.quads;
-            let most = if direct { strip_rows.len() } else { SIDE_ROWS.max(kernel.rows) / tile_rows * tile_rows };
-            for at in strip_rows.clone().step_by(most) {
-                let rows = at..(at + most).min(strip_rows.end);
+            let most = if direct { end - at } else { SIDE_ROWS.max(kernel.rows) / tile_rows * tile_rows };
+            while at < end {
+                let rows = at..(at + most).min(end);
                 tile.rows = block.rows[at..].as_ptr();
                 tile.count = rows.len();
                 // Where weights are used again and again, every tile asks for its share of the next panel's; weights that
@@ -510,12 +496,13 @@ impl Driver<'_> {
                 // begins inside it), memory for a block's rows of it, or the side buffer, which has room for so many
                 // rows of 4-byte elements.
                 unsafe { call(&tile) };
+                at = rows.end;
                 if direct {
                     continue;
                 }
                 quads += rows.len() / tile_rows * gather.views[view].quads();
-                for (piece, pixels) in block.pieces(rows) {
-                    let tile = &block.tile[(piece.start - at) * width..];
+                for (piece, pixels) in block.pieces(rows.clone()) {
+                    let tile = &block.tile[(piece.start - rows.start) * width..];
                     // SAFETY: the side buffer was just filled.
                     unsafe { self.copy_out(&pixels, &inside, panel, width, tile) };
                 }
@@ -559,9 +546,17 @@ impl Driver<'_> {
 
 /// Splits a range into as few parts of at most `most` as possible, as even as possible in whole tiles.
 fn even_parts(range: Range<usize>, most: usize, tile: usize) -> impl Iterator<Item = Range<usize>> {
-    let parts = range.len().div_ceil(most).max(1);
-    let size = range.len().div_ceil(parts).next_multiple_of(tile).max(1);
-    range.clone().step_by(size).map(move |start| start..(start + size).min(range.end))
+    let size = if range.len() <= most {
+        range.len()
+    } else {
+        range.len().div_ceil(range.len().div_ceil(most)).next_multiple_of(tile)
+    };
+    let mut next = range.start;
+    core::iter::from_fn(move || {
+        let part = next..(next + size).min(range.end);
+        next = part.end;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 #[cfg(test)]

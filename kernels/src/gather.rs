@@ -441,9 +441,10 @@ impl Band<'_> {
     fn locate(&self, first: usize, rows: &mut [*const u8]) {
         let [depth, height, width] = self.gather.outputs;
         let [image, plane, line, pixel] = self.pitch;
-        let (at, mut x) = (first / width, first % width);
-        let (mut y, mut z) = (at % height, at / height % depth);
-        let position = [at / height / depth, z, y, 0];
+        // Most calls of little work begin with the first.
+        let (at, mut x) = if first == 0 { (0, 0) } else { (first / width, first % width) };
+        let (mut y, mut z) = if at == 0 { (0, 0) } else { (at % height, at / height % depth) };
+        let position = [if at == 0 { 0 } else { at / height / depth }, z, y, 0];
         let offset: isize = position.iter().zip(&self.pitch).map(|(&at, pitch)| at as isize * pitch).sum();
         let (mut start, mut rest) = (self.base.wrapping_offset(offset), rows);
         while !rest.is_empty() {

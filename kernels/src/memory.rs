@@ -45,15 +45,20 @@ impl<'s> Memory<'s> {
     }
 
     /// Splits `len` elements off the front, and the rest of their last cache line with them.
+    #[inline]
     pub(crate) fn take<T: Plain>(&mut self, len: usize) -> &'s mut [T] {
+        const { assert!(LINE.is_multiple_of(align_of::<T>())) };
+        // Most calls need few of the parts.
+        if len == 0 {
+            return &mut [];
+        }
         let bytes = (len * size_of::<T>()).next_multiple_of(LINE);
         self.needed += bytes;
         let Some(memory) = self.rest.take() else { return &mut [] };
         let (part, rest) = memory.split_at_mut(bytes);
         self.rest = Some(rest);
-        assert_eq!(part.as_ptr() as usize % align_of::<T>(), 0, "parts begin on cache lines");
-        // SAFETY: `part` has room for `len` elements and is aligned for them; any bytes are a value of a `Plain`
-        // type; the exclusive borrow passes to the result.
+        // SAFETY: `part` has room for `len` elements and, not being empty, begins on a cache line, which is aligned for
+        // them; any bytes are a value of a `Plain` type; the exclusive borrow passes to the result.
         unsafe { core::slice::from_raw_parts_mut(part.as_mut_ptr().cast(), len) }
     }
 }

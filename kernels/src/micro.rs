@@ -62,8 +62,11 @@ pub(crate) struct Tile<'a> {
     pub output: *mut u8,
     /// Bytes between rows of the output.
     pub stride: usize,
-    /// Channels to store, from the panel's first; at least 1.
+    /// Channels to store, from the panel's first; at least 1. More than the panel has are those of panels like it that
+    /// follow; GEMM only.
     pub channels: usize,
+    /// Bytes from the panel's weights to those of the next.
+    pub panel_bytes: usize,
     /// Bytes from an output to that of the next segment; depthwise row kernels only.
     pub segment: usize,
     /// Bytes between the blocks of a staged column; row kernels only.
@@ -114,6 +117,7 @@ impl Tile<'_> {
             output: null_mut(),
             stride: 0,
             channels: 0,
+            panel_bytes: 0,
             segment: 0,
             block: 0,
             columns: Columns { pitch: 0, first: 0, inside: 0, padding: null(), distance: 0, line: 0 },
@@ -156,7 +160,8 @@ pub(crate) type StageFn = unsafe fn(&Stage<'_>);
 /// * `weights` points to one panel packed in the kernel's format for these runs, `gap` bytes apart.
 /// * `initial`, and from `first` on the vectors of `epilogue`, reach over all channels of the panel; `row_sums` holds
 ///   one element a row unless all weight zero points are 0.
-/// * Every row of `output` is writable for `channels` channels, which are no more than the panel has.
+/// * Every row of `output` is writable for `channels` channels, which are no more than the panel has, or (GEMM) than it has
+///   together with panels of as many vectors whose weights follow every `panel_bytes`.
 pub(crate) type TileFn = unsafe fn(&Tile<'_>);
 
 /// Rows that weights pass by, at most.

@@ -81,6 +81,11 @@ impl Panel {
         Panel { first, vectors, channel, channels, group, offset: 0, runs: 0, run_bytes: 0 }
     }
 
+    /// Whether another is like it, so that one call can go through both.
+    pub(crate) fn is_like(&self, other: &Panel) -> bool {
+        (self.group, self.vectors) == (other.group, other.vectors)
+    }
+
     /// Its output channels within `channels`.
     pub(crate) fn within(&self, channels: &Range<usize>) -> Range<usize> {
         self.channel.max(channels.start)..(self.channel + self.channels).min(channels.end)
@@ -175,9 +180,9 @@ impl Weights {
         Weights { bytes: memory, panels }
     }
 
-    /// Bytes of a panel.
-    pub(crate) fn panel_len(&self, panel: &Panel) -> usize {
-        panel.runs * panel.run_bytes
+    /// Bytes from a panel to the next.
+    pub(crate) fn panel_bytes(&self, panel: &Panel) -> usize {
+        (panel.runs * panel.run_bytes).next_multiple_of(64)
     }
 
     /// Packs whatever bytes a panel's weights are.

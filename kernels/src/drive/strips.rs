@@ -49,7 +49,8 @@ impl Packed {
                 block.add_strips(gather, at, view, most);
             }
         }
-        block.share = ((gather.offsets.len() * gather.run_len.div_ceil(4)) << 16) / block.quads.max(1);
+        let whole = gather.offsets.len() * gather.run_len.div_ceil(4);
+        block.share = if block.quads > whole { (whole << 16) / block.quads } else { 1 << 16 };
     }
 }
 
@@ -72,9 +73,14 @@ impl Block<'_> {
         if rows == 0 {
             return;
         }
-        let tile = rows.div_ceil(rows.div_ceil(most));
-        for (tiles, tile) in [(rows / tile, tile), (1, rows % tile)] {
-            if tiles * tile > 0 {
+        let (tiles, tile) = if rows <= most {
+            (1, rows)
+        } else {
+            let tile = rows.div_ceil(rows.div_ceil(most));
+            (rows / tile, tile)
+        };
+        for (tiles, tile) in [(tiles, tile), (1, rows - tiles * tile)] {
+            if tile > 0 {
                 let rows = tiles * tile;
                 let (view, quads) = (view as u32, self.quads);
                 self.strips[self.count] = Strip { at: at as u32, rows: rows as u32, tile: tile as u32, view, quads };

@@ -7,9 +7,9 @@
 //! weights as they go; a single one is bound by it, and by half the memory traffic of 16-bit weights.
 
 use super::epilogue256 as epilogue;
-use super::{prefetch, quad, row_at, rows};
+use super::{panels, prefetch, quad, row_at, rows};
 use crate::IsaName;
-use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store, element_size};
 use crate::gather::{Element, widen};
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
@@ -93,6 +93,17 @@ fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
 unsafe fn row<const NV: usize, const STORE: Store>(t: &Tile<'_>) {
+    for panel in panels(t, 8 * NV, element_size(STORE)) {
+        // SAFETY: passed on.
+        unsafe { row_of_panel::<NV, STORE>(&panel) };
+    }
+}
+
+/// # Safety
+/// The contract of [`TileFn`], of one panel.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn row_of_panel<const NV: usize, const STORE: Store>(t: &Tile<'_>) {
     for top in 0..t.count {
         let mut w = t.weights;
         // SAFETY: a row, and initial values for all channels of the panel.
@@ -138,25 +149,19 @@ unsafe fn row<const NV: usize, const STORE: Store>(t: &Tile<'_>) {
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
 unsafe fn gemm<const MR: usize, const VECTORS: usize, const NV: usize, const STORE: Store>(t: &Tile<'_>) {
-    let element = if STORE == CODES { 1 } else { 4 };
-    for channel in (0..t.channels).step_by(8 * NV) {
-        let mut part = Tile {
-            weights: t.weights.wrapping_add(2 * channel),
-            initial: t.initial.wrapping_add(channel),
-            first: t.first + channel,
-            output: t.output.wrapping_add(channel * element),
-            channels: (t.channels - channel).min(8 * NV),
-            ..*t
-        };
-        let pitch = 16 * VECTORS;
-        // SAFETY: a part of the panel; scratch memory as the contract says.
-        unsafe {
-            if t.count < MANY_ROWS {
-                tiles::<MR, NV, false, STORE>(&part, pitch);
-            } else {
-                widen_weights::<NV>(&part, pitch);
-                (part.weights, part.gap) = (t.widened, 0);
-                tiles::<MR, NV, true, STORE>(&part, 32 * NV);
+    for panel in panels(t, 8 * VECTORS, element_size(STORE)) {
+        let panel = Tile { panel_bytes: 16 * NV, ..panel };
+        for mut part in panels(&panel, 8 * NV, element_size(STORE)) {
+            let pitch = 16 * VECTORS;
+            // SAFETY: a part of the panel; scratch memory as the contract says.
+            unsafe {
+                if t.count < MANY_ROWS {
+                    tiles::<MR, NV, false, STORE>(&part, pitch);
+                } else {
+                    widen_weights::<NV>(&part, pitch);
+                    (part.weights, part.gap) = (t.widened, 0);
+                    tiles::<MR, NV, true, STORE>(&part, 32 * NV);
+                }
             }
         }
     }

@@ -2,9 +2,9 @@
 //! It does not saturate; int32 sums wrap, as R4 wants.
 
 use super::epilogue512 as epilogue;
-use super::{prefetch, quad, row_at, rows};
+use super::{panels, prefetch, quad, row_at, rows};
 use crate::IsaName;
-use crate::epilogue::{ACCUMULATORS, CODES, DOUBLE_CODES, REAL_CODES, REALS, Store};
+use crate::epilogue::{ACCUMULATORS, CODES, DOUBLE_CODES, REAL_CODES, REALS, Store, element_size};
 use crate::gather::Element;
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
@@ -95,6 +95,21 @@ fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
+    for panel in panels(t, 16 * NV, element_size(STORE)) {
+        // SAFETY: passed on.
+        unsafe { tiles::<MR, NV, U, SIGNED, STORE>(&panel) };
+    }
+}
+
+/// The tiles of one panel.
+///
+/// # Safety
+/// The contract of [`TileFn`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn tiles<const MR: usize, const NV: usize, const U: usize, const SIGNED: bool, const STORE: Store>(
+    t: &Tile<'_>,
+) {
     let mut ahead = t.ahead;
     for top in (0..t.count).step_by(MR) {
         // SAFETY: there are initial values for all channels of the panel.

@@ -2,9 +2,9 @@
 //! It does not saturate; int32 sums wrap, as R4 wants.
 
 use super::epilogue256 as epilogue;
-use super::{load, prefetch, quad, row_at, rows};
+use super::{load, panels, prefetch, quad, row_at, rows};
 use crate::IsaName;
-use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store, element_size};
 use crate::gather::Element;
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
@@ -87,6 +87,21 @@ fn depthwise_for<const SIGNED: bool>(store: Store) -> TileFn {
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma,avxvnni")]
 unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
+    for panel in panels(t, 8 * NV, element_size(STORE)) {
+        // SAFETY: passed on.
+        unsafe { tiles::<MR, NV, U, SIGNED, STORE>(&panel) };
+    }
+}
+
+/// The tiles of one panel.
+///
+/// # Safety
+/// The contract of [`TileFn`].
+#[inline]
+#[target_feature(enable = "avx2,fma,avxvnni")]
+unsafe fn tiles<const MR: usize, const NV: usize, const U: usize, const SIGNED: bool, const STORE: Store>(
+    t: &Tile<'_>,
+) {
     let mut ahead = t.ahead;
     for top in (0..t.count).step_by(MR) {
         // SAFETY: a pointer a row, and initial values for all channels of the panel.

@@ -3,9 +3,9 @@
 
 use super::avx512_vnni::{broadcast, load};
 use super::epilogue512 as epilogue;
-use super::{prefetch, quad, rows};
+use super::{panels, prefetch, quad, rows};
 use crate::IsaName;
-use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store, element_size};
 use crate::gather::Element;
 use crate::micro::{Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
@@ -82,13 +82,35 @@ const fn weights_of(bits: usize) -> [i8; 16] {
     table
 }
 
-/// A step takes the vectors of 8 / BITS quads from memory at once. U interleaved sums hide the latency of the dot
-/// product.
+/// The tiles of each panel.
 ///
 /// # Safety
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn gemm<
+    const MR: usize,
+    const NV: usize,
+    const U: usize,
+    const BITS: usize,
+    const SIGNED: bool,
+    const STORE: Store,
+>(
+    t: &Tile<'_>,
+) {
+    for panel in panels(t, 16 * NV, element_size(STORE)) {
+        // SAFETY: passed on.
+        unsafe { tiles::<MR, NV, U, BITS, SIGNED, STORE>(&panel) };
+    }
+}
+
+/// A step takes the vectors of 8 / BITS quads from memory at once. U interleaved sums hide the latency of the dot
+/// product.
+///
+/// # Safety
+/// The contract of [`TileFn`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn tiles<
     const MR: usize,
     const NV: usize,
     const U: usize,

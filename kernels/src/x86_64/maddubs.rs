@@ -9,9 +9,9 @@
 //! 13 to 30 %.
 
 use super::epilogue256 as epilogue;
-use super::{load, prefetch, quad, rows};
+use super::{load, panels, prefetch, quad, rows};
 use crate::IsaName;
-use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
+use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store, element_size};
 use crate::gather::Element;
 use crate::micro::{Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
@@ -27,13 +27,13 @@ const fn fits_twice(sums: usize) -> bool {
     2 * sums + 4 <= 16
 }
 
-pub(crate) const GEMM1: Microkernel = gemm("gemm_avx2_maddubs_6x16", 1);
-pub(crate) const GEMM2: Microkernel = gemm("gemm_avx2_maddubs2_6x16", 2);
-pub(crate) const GEMM4: Microkernel = gemm("gemm_avx2_maddubs4_6x16", 4);
-pub(crate) const GEMM8: Microkernel = gemm("gemm_avx2_maddubs8_6x16", 8);
+pub(crate) const GEMM1: Microkernel = kernel("gemm_avx2_maddubs_6x16", 1);
+pub(crate) const GEMM2: Microkernel = kernel("gemm_avx2_maddubs2_6x16", 2);
+pub(crate) const GEMM4: Microkernel = kernel("gemm_avx2_maddubs4_6x16", 4);
+pub(crate) const GEMM8: Microkernel = kernel("gemm_avx2_maddubs8_6x16", 8);
 
 /// For weights of which so many steps may be added in 16 bits.
-const fn gemm(name: &'static str, steps: usize) -> Microkernel {
+const fn kernel(name: &'static str, steps: usize) -> Microkernel {
     Microkernel {
         name,
         isa: IsaName::Avx2,
@@ -57,12 +57,12 @@ const fn gemm(name: &'static str, steps: usize) -> Microkernel {
 fn table<const SEVERAL: bool>(vectors: usize, store: Store) -> &'static [TileFn; ROWS] {
     const fn of<const NV: usize, const SEVERAL: bool, const STORE: Store>() -> [TileFn; ROWS] {
         [
-            tiles::<1, NV, SEVERAL, STORE>,
-            tiles::<2, NV, SEVERAL, STORE>,
-            tiles::<3, NV, SEVERAL, STORE>,
-            tiles::<4, NV, SEVERAL, STORE>,
-            tiles::<5, NV, SEVERAL, STORE>,
-            tiles::<6, NV, SEVERAL, STORE>,
+            gemm::<1, NV, SEVERAL, STORE>,
+            gemm::<2, NV, SEVERAL, STORE>,
+            gemm::<3, NV, SEVERAL, STORE>,
+            gemm::<4, NV, SEVERAL, STORE>,
+            gemm::<5, NV, SEVERAL, STORE>,
+            gemm::<6, NV, SEVERAL, STORE>,
         ]
     }
     match (vectors, store) {
@@ -75,10 +75,23 @@ fn table<const SEVERAL: bool>(vectors: usize, store: Store) -> &'static [TileFn;
     }
 }
 
+/// The tiles of each panel.
+///
+/// # Safety
+/// The contract of [`TileFn`].
+#[target_feature(enable = "avx2,fma")]
+unsafe fn gemm<const MR: usize, const NV: usize, const SEVERAL: bool, const STORE: Store>(t: &Tile<'_>) {
+    for panel in panels(t, 8 * NV, element_size(STORE)) {
+        // SAFETY: passed on.
+        unsafe { tiles::<MR, NV, SEVERAL, STORE>(&panel) };
+    }
+}
+
 /// Tiles of MR rows by NV vectors of channels, which add one step in 16 bits or (`SEVERAL`) as many as the tile says.
 ///
 /// # Safety
 /// The contract of [`TileFn`].
+#[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn tiles<const MR: usize, const NV: usize, const SEVERAL: bool, const STORE: Store>(t: &Tile<'_>) {
     let ones = _mm256_set1_epi16(1);

@@ -50,6 +50,24 @@ unsafe fn rows<const MR: usize>(t: &Tile<'_>, top: usize) -> [*const u8; MR] {
     core::array::from_fn(|row| unsafe { t.rows.add(top + row).read_volatile() })
 }
 
+/// The panels of a call, `width` channels of `element` bytes each, as calls of their own.
+#[inline(always)]
+fn panels<'a>(t: &Tile<'a>, width: usize, element: usize) -> impl Iterator<Item = Tile<'a>> {
+    let t = *t;
+    (0..t.channels.div_ceil(width)).map(move |panel| {
+        let (channel, bytes) = (panel * width, panel * t.panel_bytes);
+        Tile {
+            weights: t.weights.wrapping_add(bytes),
+            ahead: t.ahead.wrapping_add(bytes),
+            initial: t.initial.wrapping_add(channel),
+            first: t.first + channel,
+            output: t.output.wrapping_add(channel * element),
+            channels: (t.channels - channel).min(width),
+            ..t
+        }
+    })
+}
+
 /// Four codes, as a dword.
 ///
 /// # Safety
