@@ -6,7 +6,8 @@
 //!         for panel of channels                   its weights stay in cache while the rows pass by
 //!             for tile of rows                    all of which see the same part of the kernel
 //!                 microkernel                     straight into the output, or into a side buffer where
-//!                                                 panel and region overlap in part
+//!                                                 panel and region overlap in part, or added to sums
+//!             finish sums                         where a tile takes but one tap of its rows
 //!         move rows to their pixels               where tiles take them in another order
 //! ```
 //!
@@ -25,6 +26,7 @@ use crate::gather::{Element, Gather, Runs, View};
 use crate::memory::Memory;
 use crate::micro::{Kind, MOST_BLOCK_ROWS, Microkernel, Tile};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};
+use alloc::boxed::Box;
 use core::ops::Range;
 use qexact_reference::{Addend, CodeType, Conv, Error, Input, Layer, Output, Region, Rule};
 
@@ -44,14 +46,16 @@ pub(crate) struct Packed {
     channels: usize,
     /// Bytes of scratch memory that a call needs.
     scratch_len: usize,
-    /// Rows of a block: whole tiles, or lines where these are divided.
+    /// Rows of a block …
     block_rows: usize,
+    /// … which are a multiple of this: tiles, or lines where pixels of several come together in a tile.
+    unit: usize,
 }
 
 /// How a kernel reads the input.
 enum Reads {
     /// Row by row, through where its runs are.
-    Runs(Gather),
+    Runs(Box<Gather>),
     /// Staged columns of a band of rows.
     Rows(Rows),
 }
@@ -70,7 +74,7 @@ impl Packed {
                 let (panels, order) = gemm_panels(layer, lanes, kernel.vectors);
                 let packing = (gather.offsets.len(), gather.run_len);
                 let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
-                (Reads::Runs(gather), weights, order)
+                (Reads::Runs(Box::new(gather)), weights, order)
             }
             // A depthwise channel has one code a tap: its taps are what gets packed together.
             Kind::Depthwise => {
@@ -78,7 +82,7 @@ impl Packed {
                 let (panels, order) = depthwise_panels(layer, lanes);
                 let packing = (1, gather.offsets.len());
                 let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
-                (Reads::Runs(gather), weights, order)
+                (Reads::Runs(Box::new(gather)), weights, order)
             }
             Kind::DepthwiseRows(_) | Kind::DepthwiseDirect { .. } | Kind::GroupedRows { .. } => {
                 let rows = Rows::new(shape, kernel)?;
@@ -104,6 +108,7 @@ impl Packed {
             channels,
             scratch_len: 0,
             block_rows: 0,
+            unit: 0,
         };
         packed.set_epilogue(shape, layer.input(), layer.input_zero_point(), layer.rule());
         Ok(packed)
@@ -115,8 +120,9 @@ impl Packed {
         let scaled = if let Rule::Pow2(rule) = rule { pow2_as_f32_mul(rule).map(Rule::F32Mul) } else { None };
         let rule = scaled.as_ref().unwrap_or(rule);
         let more = || more_stores_for(rule, shape.out_channels).filter(|_| self.kernel.more_stores);
-        let store = store_for(rule, shape.out_channels, bound).or_else(more);
-        // A rule without a fused form finishes tiles of accumulators in a second step.
+        let sums = self.gather().is_some_and(Gather::is_by_taps);
+        let store = store_for(rule, shape.out_channels, bound).or_else(more).filter(|_| !sums);
+        // A rule without a fused form finishes tiles of accumulators in a second step, as any rule does sums.
         self.store = store.unwrap_or(ACCUMULATORS);
         let (fused, finish) = match store {
             Some(_) => (rule, None),
@@ -125,12 +131,20 @@ impl Packed {
         self.finish = finish;
         let row_bytes = shape.taps() * shape.group_inputs() * self.kernel.element.size();
         let most = (BLOCK_BYTES / row_bytes).clamp(BLOCK_ROWS, MOST_BLOCK_ROWS);
-        self.block_rows = most / self.kernel.rows * self.kernel.rows;
-        if let Some(line) = self.divided_line() {
+        let (most, unit) = match self.gather() {
+            Some(gather) if sums => {
+                let most = (LISTED_ROWS / gather.views.len()).clamp(self.kernel.rows, SUM_ROWS);
+                (most, if gather.width() <= most { gather.width() } else { 1 })
+            }
             // Edges of as many lines as possible.
-            let most = if self.finish.is_some() { MOST_BLOCK_ROWS } else { OUTPUT_BYTES / self.row_len() };
-            self.block_rows = (most.min(MOST_BLOCK_ROWS) / line).max(1) * line;
-        }
+            Some(gather) if gather.has_spans() => {
+                let most = if self.finish.is_some() { MOST_BLOCK_ROWS } else { OUTPUT_BYTES / self.row_len() };
+                (most.min(MOST_BLOCK_ROWS), gather.width())
+            }
+            _ => (most, self.kernel.rows),
+        };
+        self.block_rows = (most / unit).max(1) * unit;
+        self.unit = unit;
         let views = match &self.reads {
             Reads::Runs(gather) => gather.views.as_slice(),
             Reads::Rows(_) => &[View::WHOLE],
@@ -152,11 +166,11 @@ impl Packed {
         self.channels * element_size(self.store)
     }
 
-    /// Pixels of a line, if lines may be divided.
-    fn divided_line(&self) -> Option<usize> {
+    /// How rows are read that are made of runs.
+    fn gather(&self) -> Option<&Gather> {
         match &self.reads {
-            Reads::Runs(gather) if gather.has_spans() => Some(gather.width()),
-            _ => None,
+            Reads::Runs(gather) => Some(gather),
+            Reads::Rows(_) => None,
         }
     }
 
@@ -182,6 +196,10 @@ const BLOCK_ROWS: usize = 96;
 const BLOCK_BYTES: usize = 32 << 10;
 /// Outputs of a block that are stored by themselves first stay in the L2 cache.
 const OUTPUT_BYTES: usize = 256 << 10;
+/// Rows of a block whose outputs are sums of tiles: those of a panel stay in the L1 cache …
+const SUM_ROWS: usize = 192;
+/// … unless they would be more than this for all taps together.
+const LISTED_ROWS: usize = 16 << 10;
 /// Rows of the side buffer: what waits there for a second step stays in the L1 cache.
 const SIDE_ROWS: usize = 96;
 /// Bytes between weights that pass by once and those asked for meanwhile.
@@ -200,26 +218,30 @@ struct Scratch<'s> {
 
 impl<'s> Scratch<'s> {
     fn divide(packed: &Packed, gather: &Gather, memory: &mut Memory<'s>) -> Scratch<'s> {
-        let row_sums = if packed.needs_row_sums() { packed.block_rows } else { 0 };
-        let pairs = gather.offsets.len() * gather.run_len.div_ceil(2);
-        let moved = if gather.has_spans() { packed.block_rows } else { 0 };
+        let sums = gather.is_by_taps();
+        // A pixel is a row of each tap that it sees.
+        let rows = if sums { gather.views.len() } else { 1 } * packed.block_rows;
+        let row_sums = if packed.needs_row_sums() { rows } else { 0 };
+        let runs = gather.views.iter().map(|view| view.runs.len()).max().unwrap_or(0);
+        let moved = if sums || gather.has_spans() { packed.block_rows } else { 0 };
+        let side = if sums { packed.block_rows } else { SIDE_ROWS.max(packed.kernel.rows) };
         Scratch {
             copy: memory.take(gather.copy_len()),
             pixels: memory.take(gather.pixels_len(packed.block_rows)),
             block: Block {
                 range: 0..0,
-                rows: memory.take(packed.block_rows),
-                widened: memory.take(packed.kernel.widened * pairs),
-                strips: memory.take(packed.block_rows),
+                rows: memory.take(rows),
+                widened: memory.take(packed.kernel.widened * runs * gather.run_len.div_ceil(2)),
+                strips: memory.take(if sums { 2 * gather.views.len() } else { rows }),
                 count: 0,
                 quads: 0,
                 share: 0,
                 moved: false,
-                pixels: memory.take(moved),
+                pixels: memory.take(if moved > 0 { rows } else { 0 }),
                 located: memory.take(moved),
                 outputs: memory.take(if packed.finish.is_none() { moved * packed.row_len() } else { 0 }),
                 row_sums: memory.take(row_sums),
-                tile: memory.take(SIDE_ROWS.max(packed.kernel.rows) * packed.kernel.width()),
+                tile: memory.take(side * packed.kernel.width()),
             },
         }
     }
@@ -290,22 +312,21 @@ pub(crate) unsafe fn run(
     };
     let flip = if signed { 0x80 } else { 0 };
     let Scratch { copy, pixels, block } = &mut Scratch::divide(packed, gather, &mut memory);
-    let unit = packed.divided_line().unwrap_or(packed.kernel.rows);
     // Rows that are copied from the tile buffer, because the region begins inside a panel, are so in their order.
     let first = region.channels.start;
     let divides = packed.finish.is_some() || packed.weights.panels.iter().any(|panel| panel.channel == first);
     for band in gather.bands(region.rows.clone()) {
         // SAFETY: the CPU has the kernel's instructions.
         let read = unsafe { gather.read(&band, input, (zero_point, flip), copy) };
-        for range in even_parts(band, packed.block_rows, unit) {
+        for range in even_parts(band, packed.block_rows, packed.unit) {
             block.range = range;
             packed.arrange(gather, block, divides);
-            let (first, len) = (block.range.start, block.range.len());
+            let (first, len, listed) = (block.range.start, block.range.len(), block.listed());
             let rows = if block.moved { &mut *block.located } else { &mut *block.rows };
             // SAFETY: the block lies in the band, and its rows are then where they can be read.
             unsafe { read.rows(first, &mut rows[..len], pixels) };
             if block.moved {
-                for (row, &pixel) in block.rows.iter_mut().zip(&block.pixels[..len]) {
+                for (row, &pixel) in block.rows.iter_mut().zip(&block.pixels[..listed]) {
                     *row = block.located[pixel as usize];
                 }
             }
@@ -326,7 +347,7 @@ struct Driver<'p> {
 struct Block<'s> {
     /// Output pixels, counted through the batch.
     range: Range<usize>,
-    /// Where each begins.
+    /// Where each row of the strips begins: a pixel has one, or one for each tap that it sees.
     rows: &'s mut [*const u8],
     widened: &'s mut [u8],
     strips: &'s mut [Strip],
@@ -345,6 +366,7 @@ struct Block<'s> {
     /// … and the outputs of each row, where there is no second step that takes them to their pixels.
     outputs: &'s mut [u8],
     row_sums: &'s mut [i32],
+    /// The side buffer.
     tile: &'s mut [i32],
 }
 
@@ -370,8 +392,16 @@ impl Driver<'_> {
                 // SAFETY: passed on.
                 unsafe { self.sum_rows(gather, panel, block) };
             }
+            let width = panel.vectors * self.packed.kernel.lanes;
+            if gather.is_by_taps() {
+                block.tile[..block.range.len() * width].fill(0);
+            }
             // SAFETY: passed on.
-            unsafe { self.panels(gather, panel, inside, block) };
+            unsafe { self.panels(gather, panel, inside.clone(), block) };
+            if gather.is_by_taps() {
+                // SAFETY: the tiles of all taps have added to the sums in the side buffer.
+                unsafe { self.copy_out(&block.range, &inside, panel, width, block.tile) };
+            }
         }
         if block.moved && self.packed.finish.is_none() {
             let stride = self.target.stride();
@@ -426,6 +456,9 @@ impl Driver<'_> {
         let region = &self.target.region;
         let width = panel.vectors * kernel.lanes;
         let direct = inside.start == panel.channel && self.packed.finish.is_none();
+        // What a tile has stored or added stays where it is.
+        let sums = gather.is_by_taps();
+        let stays = direct || sums;
         let element = element_size(*store);
         let mut tile = Tile {
             steps: kernel.format.steps(),
@@ -474,7 +507,7 @@ impl Driver<'_> {
             let call = (kernel.tile)(tile_rows, panel.vectors, self.signed, *store);
             // As many tiles at once as the side buffer has room for.
             let mut quads = strip.quads;
-            let most = if direct { end - at } else { SIDE_ROWS.max(kernel.rows) / tile_rows * tile_rows };
+            let most = if stays { end - at } else { SIDE_ROWS.max(kernel.rows) / tile_rows * tile_rows };
             while at < end {
                 let rows = at..(at + most).min(end);
                 tile.rows = block.rows[at..].as_ptr();
@@ -487,6 +520,9 @@ impl Driver<'_> {
                     next.wrapping_add((width * 4 * quads * block.share) >> 16)
                 };
                 tile.row_sums = block.row_sums.as_ptr().wrapping_add(at);
+                if sums {
+                    tile.places = block.pixels.as_ptr().wrapping_add(at);
+                }
                 if direct {
                     tile.output = output.wrapping_add(at * tile.stride);
                 }
@@ -494,10 +530,10 @@ impl Driver<'_> {
                 // input or in a copy, and what whole quads and blocks reach beyond the last run is readable too.
                 // Weights and epilogue were packed for this panel. The output is the region (`direct`: the panel
                 // begins inside it), memory for a block's rows of it, or the side buffer, which has room for so many
-                // rows of 4-byte elements.
+                // rows of 4-byte elements, or for the sums of all pixels of a block.
                 unsafe { call(&tile) };
                 at = rows.end;
-                if direct {
+                if stays {
                     continue;
                 }
                 quads += rows.len() / tile_rows * gather.views[view].quads();

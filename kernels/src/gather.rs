@@ -15,10 +15,16 @@
 //! put in place, and kernel rows that lie above or below the image are left out instead (their products are 0): output
 //! rows that see the same kernel rows form a [`View`]. Of output rows that see all of them, pixels at the edges can leave
 //! out kernel columns likewise, where that pays: see [`spans`].
+//!
+//! Where little of the kernel meets the image, as on images hardly larger than the kernel, each tap is a view of its own, of
+//! the pixels that see it: an output is the sum of what as many tiles as it sees taps add to it, no padding is read, and
+//! nothing is multiplied by it.
 
 use crate::band_copy::BandCopy;
 use crate::micro::{Kind, MOST_BLOCK_ROWS, Microkernel};
-use crate::spans::{self, Span, Work, taps_seen};
+use crate::spans::{self, Span};
+use crate::taps::{outputs_seeing, taps_seen};
+use crate::work::Work;
 use alloc::vec::Vec;
 use core::ops::Range;
 use qexact_reference::{Axis, CodeType, Conv, Error};
@@ -68,6 +74,8 @@ pub(crate) struct Gather {
     view_of: Vec<usize>,
     /// Parts of an output row that sees all pieces; none if it is not to be divided.
     spans: Vec<Span>,
+    /// Outputs of each axis that see the tap of each view, where taps are views.
+    seeing: Vec<[Range<usize>; 3]>,
     work: Work,
     source: Source,
 }
@@ -101,6 +109,11 @@ impl Element {
             Element::Unsigned if !codes.is_signed() => Element::Byte,
             element => element,
         }
+    }
+
+    /// Codes that one step of a kernel's loop reads of a row.
+    fn step(self) -> usize {
+        if let Element::Word(_) = self { 2 } else { 4 }
     }
 
     /// Whether codes have to be copied, because they are something else in the input.
@@ -155,24 +168,39 @@ pub(crate) enum Runs {
     Taps,
     /// All channels under one row of taps; needs one group and an undilated width.
     KernelRows,
+    /// Input channels of a group under one tap, for pixels that see it.
+    SeenTaps,
 }
 
 impl Runs {
     /// Codes of a run.
     pub(crate) fn len(self, shape: &Conv) -> usize {
         match self {
-            Runs::Taps => shape.group_inputs(),
+            Runs::Taps | Runs::SeenTaps => shape.group_inputs(),
             Runs::KernelRows => shape.axes[2].kernel * shape.in_channels,
         }
     }
 }
 
 impl Gather {
-    /// How a kernel reads its rows.
+    /// How a kernel reads its rows, one way or tap by tap, whichever takes less time.
     ///
     /// # Errors
     /// Sizes that overflow.
     pub(crate) fn new(shape: &Conv, runs: Runs, kernel: &Microkernel, input: CodeType) -> Result<Gather, Error> {
+        let gather = Gather::by(shape, runs, kernel, input)?;
+        // Runs must be whole groups of weights that are packed, or proven, together.
+        let groups = shape.group_inputs().is_multiple_of(kernel.format.group());
+        if kernel.kind == Kind::Gemm && groups && shape.axes.iter().any(|axis| axis.padding != [0, 0]) {
+            let by_taps = Gather::by(shape, Runs::SeenTaps, kernel, input)?;
+            if by_taps.work() < gather.work() {
+                return Ok(by_taps);
+            }
+        }
+        Ok(gather)
+    }
+
+    fn by(shape: &Conv, runs: Runs, kernel: &Microkernel, input: CodeType) -> Result<Gather, Error> {
         let element = kernel.element.of(input);
         // Depthwise kernels read whole blocks of channels, from memory that has room for them: the input is copied
         // whether there is padding or not, all padding included.
@@ -181,25 +209,32 @@ impl Gather {
         let [depth, height, width] = shape.axes;
         let channels = shape.in_channels;
         let run_len = runs.len(shape);
+        let (taps, by_taps) = (shape.taps(), runs == Runs::SeenTaps);
         // Kernel rows follow each other in the order of weights only where the kernel has no depth.
-        let by_rows = depth.kernel == 1 && !copied;
-        let pieces = if by_rows { height.kernel } else { 1 };
+        let by_rows = depth.kernel == 1 && !copied && !by_taps;
+        let pieces = match runs {
+            Runs::SeenTaps => taps,
+            _ if by_rows => height.kernel,
+            _ => 1,
+        };
         let padded = |axis: &Axis| axis.padding != [0, 0];
-        let copied = copied || padded(&width) || padded(&depth) || (!by_rows && padded(&height));
+        // Padding that is read, unless kernel rows or taps are left out.
+        let reads_padding = padded(&width) || padded(&depth) || (!by_rows && padded(&height));
+        let copied = copied || (reads_padding && !by_taps);
         // Reading beyond every run would end beyond the input too often, unless rows have but one run.
-        let taps = depth.kernel * height.kernel * width.kernel;
         let copied = copied || (!run_len.is_multiple_of(4) && taps > 1);
         // Where codes change, pixels are copied by themselves if they are all there is to a row.
-        let copied = copied || (element.changes() && (taps > 1 || padded(&height)));
+        let copied = copied || (element.changes() && (taps > 1 || shape.axes.iter().any(padded)));
         let (source, [plane, row]) = if copied {
-            let copy = BandCopy::new(shape, outputs, element, by_rows, slack);
+            let copy = BandCopy::new(shape, outputs, element, by_rows || by_taps, slack);
             let pitches = [copy.plane(), copy.row()];
             (Source::Copy(copy), pitches)
         } else {
             let row = width.input * channels;
             let plane = height.input * row;
             let pitch = [shape.image_len(), depth.stride * plane, height.stride * row, width.stride * channels];
-            let start = -((height.padding[0] * row) as isize);
+            let before = depth.padding[0] * plane + height.padding[0] * row + width.padding[0] * channels;
+            let start = -(before as isize);
             (Source::Input { pitch: pitch.map(|p| p as isize), start }, [plane, row])
         };
         let mut offsets = Vec::new();
@@ -207,7 +242,7 @@ impl Gather {
             // A copy holds only the planes that a band reads.
             let z = if copied { z * plane } else { z * depth.dilation * plane };
             for y in 0..height.kernel {
-                let across = if runs == Runs::Taps { width.kernel } else { 1 };
+                let across = if runs == Runs::KernelRows { 1 } else { width.kernel };
                 offsets.extend(
                     (0..across)
                         .map(|x| z + y * height.dilation * row + x * width.dilation * channels)
@@ -215,8 +250,8 @@ impl Gather {
                 );
             }
         }
-        let step = if let Element::Word(_) = element { 2 } else { 4 };
-        let work = Work { rows: kernel.rows, columns: width.kernel, steps: offsets.len() * channels.div_ceil(step) };
+        let steps = offsets.len() * channels.div_ceil(element.step());
+        let work = Work { rows: kernel.rows, columns: width.kernel, steps };
         let pieces_of = |y| if by_rows { taps_seen(&height, y) } else { 0..1 };
         let mut gather = Gather {
             outputs,
@@ -229,14 +264,17 @@ impl Gather {
             views: Vec::new(),
             view_of: Vec::with_capacity(outputs[1]),
             spans: Vec::new(),
+            seeing: Vec::new(),
             work,
             source,
         };
+        if by_taps {
+            gather.views = (0..taps).map(|tap| gather.view_of_parts(tap..tap + 1, 0..1)).collect();
+            gather.seeing = (0..taps).map(|tap| outputs_seeing(shape, tap)).collect();
+            return Ok(gather);
+        }
         // What is left out of a run must be whole groups of weights that are packed, or proven, together.
-        if runs == Runs::KernelRows
-            && padded(&width)
-            && channels.is_multiple_of(kernel.format.depth() * kernel.format.steps().max(1))
-        {
+        if runs == Runs::KernelRows && padded(&width) && channels.is_multiple_of(kernel.format.group()) {
             let whole = (0..outputs[1]).filter(|&y| pieces_of(y).len() == pieces).count();
             gather.divide_lines(whole, &width);
         }
@@ -262,14 +300,39 @@ impl Gather {
         }
     }
 
+    /// What an image takes, in steps of a row.
+    fn work(&self) -> usize {
+        let [depth, height, width] = self.outputs;
+        let steps = |view: &View| view.runs.len() * view.codes.len().div_ceil(self.element.step());
+        if self.is_by_taps() {
+            let rows = |seeing: &[Range<usize>; 3]| seeing.iter().map(|outputs| outputs.len()).product();
+            let parts = self.seeing.iter().zip(&self.views).map(|(seeing, view)| (rows(seeing), steps(view)));
+            return self.work.of_sums(depth * height * width, parts);
+        }
+        let lines = self.view_of.chunk_by(|a, b| a == b).map(|lines| {
+            let view = &self.views[lines[0]];
+            if self.spans.is_empty() || view.pieces.len() < self.pieces {
+                return self.work.of(lines.len() * width, steps(view));
+            }
+            let spans = self.spans.iter().map(|span| (lines.len() * span.pixels.len(), span.columns.len()));
+            self.work.of_spans(spans).into_iter().fold(usize::MAX, usize::min)
+        });
+        depth * lines.sum::<usize>()
+    }
+
     /// Has lines that see all pieces divided, if that pays for so many.
     fn divide_lines(&mut self, lines: usize, width: &Axis) {
         let [_, height, pixels] = self.outputs;
         let band = if let Source::Copy(copy) = &self.source { copy.outputs } else { height };
         let most = (MOST_BLOCK_ROWS / pixels).min(band);
         let spans = spans::divide(width, pixels);
+        let divides = |lines: usize| {
+            let spans = spans.iter().map(|span| (lines * span.pixels.len(), span.columns.len()));
+            let [together, apart] = self.work.of_spans(spans);
+            apart < together
+        };
         // As even blocks as possible.
-        if most > 0 && self.work.divides_lines(&spans, lines.div_ceil(lines.div_ceil(most).max(1))) {
+        if most > 0 && divides(lines.div_ceil(lines.div_ceil(most).max(1))) {
             (self.columns, self.spans) = (width.kernel, spans);
         }
     }
@@ -281,10 +344,25 @@ impl Gather {
         }
         let width = self.outputs[2];
         let pixels = |span: &Span| span.within(part, width).map(|pixels| pixels.len()).sum();
-        let divides = self.views[view].pieces == (0..self.pieces)
-            && self.work.is_less_apart(self.spans.iter().map(|span| (pixels(span), span.columns.len())));
+        let spans = self.spans.iter().map(|span| (pixels(span), span.columns.len()));
+        let [together, apart] = self.work.of_spans(spans);
+        let divides = self.views[view].pieces == (0..self.pieces) && apart < together;
         let first = self.views.len() - self.spans.len();
         divides.then(|| self.spans.iter().zip(first..))
+    }
+
+    /// Whether views are taps, each of the pixels that see it.
+    pub(crate) fn is_by_taps(&self) -> bool {
+        !self.seeing.is_empty()
+    }
+
+    /// Pixels of a part of the output that see the tap of a view, line by line.
+    pub(crate) fn seeing(&self, part: &Range<usize>, view: usize) -> impl Iterator<Item = Range<usize>> {
+        let ([depth, height, width], Range { start, end }) = (self.outputs, part.clone());
+        let [planes, lines, pixels] = self.seeing[view].clone();
+        (start / width..end.div_ceil(width))
+            .filter(move |line| planes.contains(&(line / height % depth)) && lines.contains(&(line % height)))
+            .map(move |line| (line * width + pixels.start).max(start)..(line * width + pixels.end).min(end))
     }
 
     /// Pixels of a line.
@@ -473,18 +551,22 @@ mod tests {
     use crate::IsaName;
     use crate::choose::choose;
 
-    fn divided(shape: &str) -> [bool; 3] {
+    fn on_each_isa<T>(shape: &str, of: impl Fn(Gather) -> T) -> [T; 3] {
         [IsaName::Avx2, IsaName::AvxVnni, IsaName::Avx512Vnni].map(|isa| {
             let shape: Conv = shape.parse().unwrap();
             let choice = choose(isa, &shape);
-            Gather::new(&shape, choice.runs, choice.kernel.unwrap(), CodeType::U8).unwrap().has_spans()
+            of(Gather::new(&shape, choice.runs, choice.kernel.unwrap(), CodeType::U8).unwrap())
         })
+    }
+
+    fn divided(shape: &str) -> [bool; 3] {
+        on_each_isa(shape, |gather| gather.has_spans())
     }
 
     #[test]
     fn lines_are_divided_where_edges_leave_out_whole_groups_of_weights() {
         for shape in [
-            "conv ic128oc40ih7kh3ph1",
+            "conv ic64oc40ih7kh3ph1",
             "conv n2ic64oc33ih8kh3ph1",
             "conv ic64oc17ih14kh3ph1",
             "conv ic64oc20ih28kh5ph2",
@@ -494,7 +576,7 @@ mod tests {
             assert_eq!(divided(shape), [true; 3], "{shape}");
         }
         // Pairs of channels, but no quads.
-        assert_eq!(divided("conv ic126oc40ih7kh3ph1"), [true, false, false]);
+        assert_eq!(divided("conv ic62oc40ih7kh3ph1"), [true, false, false]);
         for shape in [
             "conv ic127oc40ih7kh3ph1",
             "conv ic128oc40ih7kh3",
@@ -504,6 +586,39 @@ mod tests {
             "conv ic512oc512ih4kh3ph1",
         ] {
             assert_eq!(divided(shape), [false; 3], "{shape}");
+        }
+    }
+
+    #[test]
+    fn taps_are_gone_through_one_by_one_where_many_lie_in_the_padding() {
+        let by_taps = |shape| on_each_isa(shape, |gather| gather.is_by_taps());
+        for shape in [
+            "conv ic256oc40ih4kh3ph1",
+            "conv n9ic256oc33ih4kh3ph1",
+            "conv n2ic512oc17ih8kh3ph1sh2",
+            "conv ic192oc70ih7kh5ph2",
+            "conv ic64oc9ih7kh3ph4dh4",
+            "conv ic64oc20ih20iw7kh3ph6dh6",
+            "conv ic64oc16id3ih3kd3kh3pd1ph1",
+            "conv n2ic128oc66g2ih2kh3ph1",
+            "conv ic128oc20ih1iw20kh1kw3ph0pw12dw12",
+            "conv ic256oc20g2ih2kh1ph3:4",
+            "conv ic64oc20ih1iw700kh1kw3ph0pw400dw400",
+        ] {
+            assert_eq!(by_taps(shape), [true; 3], "{shape}");
+        }
+        // Tiles that have more to multiply lose less to padding than to sums in memory, on AVX-512 first.
+        assert_eq!(by_taps("conv ic512oc512ih7kh3ph1"), [true, true, false]);
+        for shape in [
+            "conv ic8oc40ih4kh3ph1",
+            "conv ic256oc256ih14kh3ph1",
+            "conv ic128oc128ih28kh3ph1",
+            "conv ic256oc256ih4kh3",
+            // Groups of weights that taps divide.
+            "conv ic255oc40ih4kh3ph1",
+            "conv ic256oc256g256ih3kh3ph1",
+        ] {
+            assert_eq!(by_taps(shape), [false; 3], "{shape}");
         }
     }
 }

@@ -59,7 +59,9 @@ mod plan;
 mod requantizer;
 mod safe;
 mod spans;
+mod taps;
 mod transposed;
+mod work;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 

@@ -12,6 +12,8 @@
 //! for row, channel of the tile
 //!     output[row][channel] = rule(acc[row][channel])              acc begins as initial[channel]
 //! ```
+//!
+//! Where rows of an output are spread over several tiles, one for each tap, accumulators are added to sums instead.
 
 use crate::IsaName;
 use crate::epilogue::{Epilogue, Store};
@@ -62,6 +64,9 @@ pub(crate) struct Tile<'a> {
     pub output: *mut u8,
     /// Bytes between rows of the output.
     pub stride: usize,
+    /// Rows of the output, sums of whole panels, that accumulators of each row are added to instead of being stored one
+    /// below the other; null where they are stored. GEMM only.
+    pub places: *const u32,
     /// Channels to store, from the panel's first; at least 1. More than the panel has are those of panels like it that
     /// follow; GEMM only.
     pub channels: usize,
@@ -116,6 +121,7 @@ impl Tile<'_> {
             epilogue,
             output: null_mut(),
             stride: 0,
+            places: null(),
             channels: 0,
             panel_bytes: 0,
             segment: 0,
@@ -161,7 +167,8 @@ pub(crate) type StageFn = unsafe fn(&Stage<'_>);
 /// * `initial`, and from `first` on the vectors of `epilogue`, reach over all channels of the panel; `row_sums` holds
 ///   one element a row unless all weight zero points are 0.
 /// * Every row of `output` is writable for `channels` channels, which are no more than the panel has, or (GEMM) than it has
-///   together with panels of as many vectors whose weights follow every `panel_bytes`.
+///   together with panels of as many vectors whose weights follow every `panel_bytes`; rows
+///   that `places` names for all channels of the panel, in accumulators.
 pub(crate) type TileFn = unsafe fn(&Tile<'_>);
 
 /// Rows that weights pass by, at most.

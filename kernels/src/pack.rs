@@ -39,6 +39,11 @@ impl WeightFormat {
         }
     }
 
+    /// Elements of k that are packed, or proven not to saturate, together.
+    pub(crate) fn group(self) -> usize {
+        self.depth() * self.steps().max(1)
+    }
+
     /// Steps that are added in 16 bits; 0 where products are added in 32.
     pub(crate) fn steps(self) -> usize {
         match self {

@@ -4,6 +4,7 @@
 //! the same columns: a tile at an edge takes its pixels from as many lines as a block has. Where it has few, tiles of
 //! few rows lose more than there is to be gained.
 
+use crate::taps::taps_seen;
 use alloc::vec::Vec;
 use core::ops::Range;
 use qexact_reference::Axis;
@@ -13,13 +14,6 @@ use qexact_reference::Axis;
 pub(crate) struct Span {
     pub pixels: Range<usize>,
     pub columns: Range<usize>,
-}
-
-/// Taps of an axis that an output sees: the others lie in the padding.
-pub(crate) fn taps_seen(axis: &Axis, output: usize) -> Range<usize> {
-    let seen = |tap: &usize| axis.source(output, *tap).is_some();
-    let first = (0..axis.kernel).find(seen).unwrap_or(0);
-    first..first + (first..axis.kernel).take_while(seen).count()
 }
 
 /// Divides a line of so many pixels.
@@ -42,47 +36,6 @@ impl Span {
         (range.start / width..range.end.div_ceil(width))
             .map(move |line| (line * width + span.start).max(range.start)..(line * width + span.end).min(range.end))
             .filter(|pixels| !pixels.is_empty())
-    }
-}
-
-/// What tiles are measured by.
-#[derive(Clone, Copy)]
-pub(crate) struct Work {
-    /// Rows of the largest tile.
-    pub rows: usize,
-    /// Columns of the kernel …
-    pub columns: usize,
-    /// … and steps of the kernel's loop, quads of codes or pairs, for each of them.
-    pub steps: usize,
-}
-
-/// Rows that a tile takes as long for as for less: the dot products of fewer wait for each other, or for weights.
-const FEW: usize = 5;
-/// What a tile costs beyond its products, in steps of a row.
-const TILE: usize = 16;
-/// What it costs to store a row elsewhere first, in steps.
-const MOVE: usize = 4;
-
-impl Work {
-    /// Steps of a row that tiles of some rows and columns take.
-    fn of(&self, rows: usize, columns: usize) -> usize {
-        let tiles = rows.div_ceil(self.rows);
-        tiles * TILE + rows.max(tiles * FEW) * columns * self.steps
-    }
-
-    /// Whether pixels of spans, given by their numbers, take less time by themselves than all together.
-    pub(crate) fn is_less_apart(&self, spans: impl Iterator<Item = (usize, usize)>) -> bool {
-        let (mut all, mut apart) = (0, 0);
-        for (pixels, columns) in spans {
-            all += pixels;
-            apart += self.of(pixels, columns) + pixels * MOVE;
-        }
-        apart < self.of(all, self.columns)
-    }
-
-    /// The same for the spans of so many whole lines.
-    pub(crate) fn divides_lines(&self, spans: &[Span], lines: usize) -> bool {
-        self.is_less_apart(spans.iter().map(|span| (lines * span.pixels.len(), span.columns.len())))
     }
 }
 
@@ -121,31 +74,6 @@ mod tests {
                 }
             }
             assert!((0..40).all(|pixel| seen[pixel] == usize::from((start..end).contains(&pixel))));
-        }
-    }
-
-    /// Square images of a 3 × 3 layer with padding 1, by lines that see the whole kernel.
-    #[test]
-    fn lines_are_divided_where_that_leaves_enough_to_a_tile() {
-        let divides = |rows, channels: usize, size, lines| {
-            let work = Work { rows, columns: 3, steps: 3 * channels / 4 };
-            work.divides_lines(&divide(&width(size, 3, [1, 1], 1), size), lines)
-        };
-        for rows in [6, 12] {
-            for (channels, size, lines) in [(512, 7, 5), (512, 8, 6), (256, 14, 12), (128, 28, 13)] {
-                assert!(divides(rows, channels, size, lines), "{channels} channels {size}");
-            }
-            for (channels, size, lines) in [
-                // Edges of two pixels.
-                (512, 4, 2),
-                (256, 14, 2),
-                // Storing elsewhere first takes longer than the padding.
-                (4, 14, 12),
-                (16, 112, 4),
-                (3, 224, 2),
-            ] {
-                assert!(!divides(rows, channels, size, lines), "{channels} channels {size}");
-            }
         }
     }
 }

@@ -28,13 +28,21 @@ unsafe impl Plain for Strip {}
 
 impl Packed {
     /// Divides a block into strips of rows that see the same part of the kernel. Rows are in the order of pixels, unless
-    /// lines are divided (`divides`: they may be).
+    /// lines are divided (`divides`: they may be), or each tap takes the pixels that see it.
     pub(super) fn arrange(&self, gather: &Gather, block: &mut Block<'_>, divides: bool) {
         (block.count, block.quads, block.moved) = (0, 0, false);
         // The end of a tile overlaps with the beginning of the next where both fit into what the CPU looks at at once.
         let short = gather.run_len * gather.offsets.len() <= SHORT_SUM;
         let most = if short { self.kernel.rows.min(SHORT_ROWS) } else { self.kernel.rows };
         let (mut rest, mut at) = (block.range.clone(), 0);
+        if gather.is_by_taps() {
+            block.moved = true;
+            for view in 0..gather.views.len() {
+                at = gather.seeing(&rest, view).fold(at, |at, pixels| block.take(at, pixels));
+                block.add_strips(gather, at, view, most);
+            }
+            rest.start = rest.end;
+        }
         while !rest.is_empty() {
             let (part, view) = gather.view(&rest);
             rest.start = part.end;
@@ -55,6 +63,11 @@ impl Packed {
 }
 
 impl Block<'_> {
+    /// How many rows the strips have.
+    pub(super) fn listed(&self) -> usize {
+        self.strips[..self.count].last().map_or(0, |strip| (strip.at + strip.rows) as usize)
+    }
+
     /// Makes some pixels the rows from `at` on; returns where they end.
     fn take(&mut self, at: usize, pixels: Range<usize>) -> usize {
         let end = at + pixels.len();
@@ -67,8 +80,7 @@ impl Block<'_> {
 
     /// Adds the rows up to `end` that are in no strip yet: as few tiles as possible, all but the last of the same size.
     fn add_strips(&mut self, gather: &Gather, end: usize, view: usize, most: usize) {
-        let last = self.strips[..self.count].last();
-        let mut at = last.map_or(0, |strip| (strip.at + strip.rows) as usize);
+        let mut at = self.listed();
         let rows = end - at;
         if rows == 0 {
             return;

@@ -7,7 +7,7 @@
 //! These functions are inlined into tile functions, always, and have their instruction set from there: accumulators
 //! that are passed to a function go through memory.
 
-use crate::epilogue::{CODES, REALS, Store};
+use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
 use crate::micro::Tile;
 use core::arch::x86_64::*;
 
@@ -250,6 +250,9 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
             }
             return;
         }
+        if STORE == ACCUMULATORS && !t.places.is_null() {
+            return add_rows(acc, top, t);
+        }
         for i in 0..MR {
             for j in 0..NV {
                 let y = t.output.wrapping_add((top + i) * t.stride + 32 * j);
@@ -261,6 +264,24 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
                     };
                     _mm256_maskstore_epi32(y.cast(), lanes_below(t.channels, 8 * j), words);
                 }
+            }
+        }
+    }
+}
+
+/// Adds a tile's accumulators to the sums in their places.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn), and there are places.
+#[inline(always)]
+unsafe fn add_rows<const MR: usize, const NV: usize>(acc: [[__m256i; NV]; MR], top: usize, t: &Tile<'_>) {
+    for i in 0..MR {
+        // SAFETY: by this function's contract.
+        unsafe {
+            let sums = t.output.add(*t.places.add(top + i) as usize * t.stride);
+            for j in 0..NV {
+                let sums = sums.add(32 * j).cast();
+                _mm256_storeu_si256(sums, _mm256_add_epi32(_mm256_loadu_si256(sums), acc[i][j]));
             }
         }
     }

@@ -7,7 +7,7 @@
 //! These functions are inlined into tile functions, always, and have their instruction set from there: accumulators
 //! that are passed to a function go through memory.
 
-use crate::epilogue::{CODES, DOUBLE_CODES, REAL_CODES, REALS, Store};
+use crate::epilogue::{ACCUMULATORS, CODES, DOUBLE_CODES, REAL_CODES, REALS, Store};
 use crate::micro::Tile;
 use core::arch::x86_64::*;
 
@@ -261,6 +261,7 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
             CODES if t.epilogue.bias.is_empty() => return finish_codes::<MR, NV, false, STORE>(acc, top, t),
             CODES => return finish_codes::<MR, NV, true, STORE>(acc, top, t),
             REAL_CODES | DOUBLE_CODES => return finish_codes::<MR, NV, true, STORE>(acc, top, t),
+            ACCUMULATORS if !t.places.is_null() => return add_rows(acc, top, t),
             _ => {}
         }
         for i in 0..MR {
@@ -272,6 +273,24 @@ pub(super) unsafe fn finish_rows<const MR: usize, const NV: usize, const STORE: 
                 } else {
                     _mm512_mask_storeu_epi32(y.cast(), mask, acc[i][j]);
                 }
+            }
+        }
+    }
+}
+
+/// Adds a tile's accumulators to the sums in their places.
+///
+/// # Safety
+/// The contract of [`TileFn`](crate::micro::TileFn), and there are places.
+#[inline(always)]
+unsafe fn add_rows<const MR: usize, const NV: usize>(acc: [[__m512i; NV]; MR], top: usize, t: &Tile<'_>) {
+    for i in 0..MR {
+        // SAFETY: by this function's contract.
+        unsafe {
+            let sums = t.output.add(*t.places.add(top + i) as usize * t.stride);
+            for j in 0..NV {
+                let sums = sums.add(64 * j).cast();
+                _mm512_storeu_si512(sums, _mm512_add_epi32(_mm512_loadu_si512(sums), acc[i][j]));
             }
         }
     }

@@ -7,7 +7,7 @@ use qexact_reference::requantize::{Overflow, Rounding, ZeroPoint};
 use qexact_reference::{Axis, CodeType, Conv, NarrowType};
 
 /// Shapes that every check runs: each way of reading the input and each kind of kernel, with every tail.
-const SHAPES: [&str; 45] = [
+const SHAPES: [&str; 47] = [
     // Rows, panels and products just under, at and just over a tile; tails of one to three products.
     "linear m1k1n1",
     "linear m5k3n7",
@@ -35,6 +35,9 @@ const SHAPES: [&str; 45] = [
     // Windows that lie in the padding altogether.
     "conv ic18oc9ih2kh2sh2ph3",
     "conv ic2oc10ih3kh2ph4:1",
+    // Windows of which little meets the image, with many channels: tap by tap.
+    "conv n3ic128oc35ih3kh3ph1",
+    "conv ic64oc20id2kd3pd1ih5kh3ph4dh4",
     // One and three spatial axes.
     "conv ic17oc19ih1kh1iw40kw5pw2",
     "conv n2ic2oc7ih1kh1iw33kw8sw4",
