@@ -551,6 +551,7 @@ impl Driver<'_> {
     ///
     /// # Safety
     /// `tile` holds the rows in the elements that the kernel stores; the region's output is as [`run`] says.
+    #[inline(never)]
     unsafe fn copy_out(&self, rows: &Range<usize>, inside: &Range<usize>, panel: &Panel, width: usize, tile: &[i32]) {
         let skip = inside.start - panel.channel;
         let Some(finish) = &self.packed.finish else {
