@@ -200,6 +200,7 @@ impl Gather {
         Ok(gather)
     }
 
+    /// How it reads rows of such runs.
     fn by(shape: &Conv, runs: Runs, kernel: &Microkernel, input: CodeType) -> Result<Gather, Error> {
         let element = kernel.element.of(input);
         // Depthwise kernels read whole blocks of channels, from memory that has room for them: the input is copied
@@ -620,5 +621,11 @@ mod tests {
         ] {
             assert_eq!(by_taps(shape), [false; 3], "{shape}");
         }
+        // Eight quads are proven together, in the order of kernel rows.
+        let proven = |shape: &str| {
+            let (shape, kernel) = (shape.parse().unwrap(), &crate::x86_64::maddubs::GEMM8);
+            Gather::new(&shape, Runs::KernelRows, kernel, CodeType::U8).unwrap().is_by_taps()
+        };
+        assert!(proven("conv ic128oc8ih3kh3ph1") && !proven("conv ic124oc8ih3kh3ph1"));
     }
 }
