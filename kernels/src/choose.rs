@@ -39,8 +39,6 @@ static ALL: &[Microkernel] = &[
     crate::x86_64::grouped_rows512::GROUPED4_3X3,
     crate::x86_64::grouped_rows512::GROUPED4_3X3_STRIDE2,
     crate::x86_64::grouped_rows512::GROUPED8,
-    crate::x86_64::grouped_rows512::GROUPED8_3X3,
-    crate::x86_64::grouped_rows512::GROUPED8_3X3_STRIDE2,
     crate::x86_64::grouped_rows512::GROUPED16,
 ];
 
@@ -195,9 +193,9 @@ mod tests {
             ("conv ic32oc64g32ih8kh3ph1", "gemm_avx512_vnni_12x32"),
             ("conv ic32oc32g8ih8kh3ph1", "grouped_rows_avx512_vnni_7x16_4_3x3"),
             ("conv ic32oc32g16ih8kh3ph1", "grouped_rows_avx512_vnni_7x16_4_3x3"),
-            ("conv ic32oc32g4ih8kh3sh2ph1", "grouped_rows_avx512_vnni_7x16_8_3x3_stride2"),
-            ("conv ic32oc32g4ih8kh1", "grouped_rows_avx512_vnni_12x16_8"),
-            ("conv ic32oc32g2ih8kh3", "grouped_rows_avx512_vnni_6x16_16"),
+            ("conv ic32oc32g4ih8kh3sh2ph1", "grouped_rows_avx512_vnni_7x16_8"),
+            ("conv ic32oc32g4ih8kh1", "grouped_rows_avx512_vnni_7x16_8"),
+            ("conv ic32oc32g2ih8kh3", "grouped_rows_avx512_vnni_7x16_16"),
             ("conv ic64oc64g2ih8kh3", "gemm_avx512_vnni_12x32"),
             ("conv ic24oc24g2ih8kh3", "gemm_avx512_vnni_12x32"),
             ("conv ic8oc16g2ih8kh3", "gemm_avx512_vnni_12x32"),

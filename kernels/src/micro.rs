@@ -34,7 +34,7 @@ pub(crate) struct Tile<'a> {
     pub channel: usize,
     /// Rows. GEMM functions compute tiles of a fixed number of rows, of which this is a multiple.
     pub count: usize,
-    /// Number of runs; of output lines, for direct kernels.
+    /// Number of runs.
     pub runs: usize,
     /// Quads of codes of each run. Depthwise kernels, whose runs are taps, load whole blocks of channels instead; the
     /// runs of row kernels are staged columns of so many blocks.
@@ -76,6 +76,12 @@ pub(crate) struct Tile<'a> {
     pub segment: usize,
     /// Bytes between the blocks of a staged column; row kernels only.
     pub block: usize,
+    /// Output lines, each of `count` tiles or pixels; at least 1; grouped row kernels and direct ones.
+    pub lines: usize,
+    /// Bytes from what is staged for a line to what is for the next.
+    pub line_input: usize,
+    /// Bytes between output lines.
+    pub line_output: usize,
     /// Where columns of the input are; direct kernels only.
     pub columns: Columns,
 }
@@ -93,8 +99,6 @@ pub(crate) struct Columns {
     pub padding: *const u8,
     /// Output pixels from a segment to the next.
     pub distance: usize,
-    /// Bytes between output lines.
-    pub line: usize,
 }
 
 impl Tile<'_> {
@@ -126,7 +130,10 @@ impl Tile<'_> {
             panel_bytes: 0,
             segment: 0,
             block: 0,
-            columns: Columns { pitch: 0, first: 0, inside: 0, padding: null(), distance: 0, line: 0 },
+            lines: 0,
+            line_input: 0,
+            line_output: 0,
+            columns: Columns { pitch: 0, first: 0, inside: 0, padding: null(), distance: 0 },
         }
     }
 }

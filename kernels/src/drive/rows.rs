@@ -23,8 +23,8 @@
 //! **Direct** kernels read the input where it lies ([`direct`]): their columns are made in registers, of a table of rows
 //! that is the same as for staging, four for every one or two output lines.
 //!
-//! A **grouped** band stages rows one after the other: a fold is one code. Groups of fewer than four channels are
-//! merged to four, with zero weights between them.
+//! A **grouped** band stages rows one after the other: a fold is one code. A call computes all rows of a panel, whose weights
+//! are the same. Groups of fewer than four channels are merged to four, with zero weights between them.
 
 mod direct;
 mod pack;
@@ -282,6 +282,7 @@ impl Driver<'_> {
     unsafe fn band(&self, rows: &Rows, band: &Band, input: &[u8], held: &mut Held, scratch: &mut Scratch<'_>) {
         let (kernel, region) = (self.packed.kernel, &self.target.region);
         let depthwise = matches!(kernel.kind, Kind::DepthwiseRows(_));
+        let grouped = matches!(kernel.kind, Kind::GroupedRows { .. });
         let register = 4 * kernel.lanes;
         self.offsets(rows, band, scratch.offsets);
         for (row, &offset) in scratch.rows.iter_mut().zip(&*scratch.offsets) {
@@ -321,12 +322,16 @@ impl Driver<'_> {
             });
             let (tile, direct) = self.row_tile(panel, &inside, distance);
             let mut tile = Tile { runs: rows.taps, quads: rows.blocks, block: rows.block_len(), ..tile };
-            for line in 0..band.lines {
+            // Grouped kernels take all lines at once; what is not stored straight into the output is computed line by line.
+            tile.lines = if grouped && direct { band.lines } else { 1 };
+            tile.line_input = rows.step * tile.block;
+            tile.line_output = rows.output_width * tile.stride;
+            for line in (0..band.lines).step_by(tile.lines) {
                 let first = band.first(rows, line);
                 let output =
                     if direct { self.target.at(first, inside.start) } else { scratch.tile.as_mut_ptr().cast() };
                 let (group, shift) = (line / rows.shifts, line % rows.shifts);
-                tile.channel = group * rows.step * tile.block + (panel.channel - channel);
+                tile.channel = group * tile.line_input + (panel.channel - channel);
                 tile.weights = weights.wrapping_add(shift * rows.shift_weights);
                 let mut done = 0;
                 for (count, size, function) in tiles {

@@ -98,15 +98,15 @@ unsafe fn lines_of<
 ) {
     // Lines that share their columns.
     let each = 3 - STRIDE;
-    for line in (0..t.runs).step_by(each) {
+    for line in (0..t.lines).step_by(each) {
         let tile = Tile {
             rows: t.rows.wrapping_add(line / each * 4),
-            output: t.output.wrapping_add(line * t.columns.line),
+            output: t.output.wrapping_add(line * t.line_output),
             ..*t
         };
         // SAFETY: passed on.
         unsafe {
-            if each == 2 && t.runs - line >= 2 {
+            if each == 2 && t.lines - line >= 2 {
                 pixels::<STRIDE, 2, 4, FOLD, SIGNED, STORE, BIAS, FULL>(&tile);
             } else {
                 pixels::<STRIDE, 1, 3, FOLD, SIGNED, STORE, BIAS, FULL>(&tile);
@@ -167,7 +167,7 @@ unsafe fn pixels<
                 }
             }
             for line in 0..LINES {
-                let y = t.output.wrapping_add(line * t.columns.line + x * t.stride);
+                let y = t.output.wrapping_add(line * t.line_output + x * t.stride);
                 if STORE == CODES {
                     for v in 0..4 {
                         acc[line][v] = epilogue::scale::<BIAS>(acc[line][v], multiplier[v], t.first + 16 * v, t);

@@ -173,12 +173,16 @@ unsafe fn columns<const MR: usize, const FOLD: usize, const STORE: Store, const 
 }
 
 /// # Safety
-/// The contract of [`TileFn`], for `count` tiles that follow each other.
+/// The contract of [`TileFn`], for `count` tiles that follow each other in each of `lines` lines.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn grouped<const MR: usize, const VECTORS: usize, const STORE: Store>(t: &Tile<'_>) {
-    for tile in 0..t.count {
+    for (line, tile) in (0..t.lines).flat_map(|line| (0..t.count).map(move |tile| (line, tile))) {
         let rows = t.rows.wrapping_add(tile * t.runs * MR);
-        let tile = &Tile { output: t.output.wrapping_add(tile * MR * t.stride), ..*t };
+        let tile = &Tile {
+            channel: t.channel + line * t.line_input,
+            output: t.output.wrapping_add(line * t.line_output + tile * MR * t.stride),
+            ..*t
+        };
         // SAFETY: passed on.
         unsafe {
             let mut acc = in_order(codes::<MR, VECTORS, STORE, true>(rows, tile));

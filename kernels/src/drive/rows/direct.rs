@@ -26,8 +26,8 @@ impl Driver<'_> {
                 inside: width.input,
                 padding: scratch.padding.as_ptr(),
                 distance,
-                line: rows.output_width * tile.stride,
             };
+            tile.line_output = rows.output_width * tile.stride;
             tile.weights = self.packed.weights.of_panel(panel, 0);
             tile.channel = panel.channel;
             let function = (self.packed.kernel.tile)(1, panel.vectors, self.signed, self.packed.store);
@@ -37,7 +37,7 @@ impl Driver<'_> {
                 let (group, shift) = (line / rows.shifts, line % rows.shifts);
                 let first = band.first(rows, line);
                 tile.rows = scratch.rows[group * rows.fold[0] + shift..].as_ptr();
-                tile.runs = lines;
+                tile.lines = lines;
                 tile.output =
                     if direct { self.target.at(first, inside.start) } else { scratch.tile.as_mut_ptr().cast() };
                 // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). The table points to rows of

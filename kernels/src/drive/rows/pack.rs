@@ -72,17 +72,22 @@ impl Rows {
         lanes: usize,
         format: WeightFormat,
     ) -> Vec<u8> {
-        // Vector n, 128-bit lane l and dword d of it: output `vectors · l + n` of the lane's group `d / quads`.
+        // Vector n, 128-bit lane l and dword d of it. Up to two quads a group: output `vectors · l + n` of the lane's group
+        // `d / quads`. Four quads: one group, vectors 0 and 1 with its first two quads and 2 and 3 with the others, in
+        // each lane for two outputs.
         let vectors = quads * LANE / lanes;
+        let place = move |n: usize, lane: usize, d: usize| match quads {
+            4 => (4 * lane + n % 2 * 2 + d / 2, n / 2 * 2 + d % 2),
+            _ => (d / quads * 4 * quads + vectors * lane + n, d),
+        };
         // Words are elements 0 and 2 of each four, then 1 and 3: codes need no unpacking, for masking a dword leaves
         // its even bytes as words, and shifting it the odd ones.
         let halves = if format == WeightFormat::Pairs { 2 } else { 1 };
         let block = |tap: [usize; 2]| {
             pairs(halves, vectors).flat_map(move |(half, n)| {
                 pairs(lanes, 4 / halves).map(move |(dword, i)| {
-                    let (lane, d) = (dword / 4, dword % 4);
-                    let output = channel + d / quads * 4 * quads + vectors * lane + n;
-                    self.weight(layer, output, tap, channel + 4 * d + i * halves + half)
+                    let (output, quad) = place(n, dword / 4, dword % 4);
+                    self.weight(layer, channel + output, tap, channel + 4 * quad + i * halves + half)
                 })
             })
         };
