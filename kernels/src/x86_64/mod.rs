@@ -17,6 +17,7 @@ pub(crate) mod fields512;
 pub(crate) mod finish256;
 pub(crate) mod finish512;
 pub(crate) mod grouped_rows512;
+pub(crate) mod grouped_rows_avx2;
 pub(crate) mod maddubs;
 pub(crate) mod popcount256;
 #[cfg(feature = "std")]
