@@ -17,8 +17,8 @@ PYTHON = sys.executable
 # How libraries are told which instructions to do without. The others cannot be told, and take part in the first set only.
 LIMITS = {
     "avx512_vnni": {},
-    "avx_vnni": {"ONEDNN_MAX_CPU_ISA": "AVX2_VNNI"},
-    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2"},
+    "avx_vnni": {"ONEDNN_MAX_CPU_ISA": "AVX2_VNNI", "ATEN_CPU_CAPABILITY": "avx2"},
+    "avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "FBGEMM_ENABLE_INSTRUCTIONS": "AVX2"},
 }
 ONE_THREAD = dict.fromkeys(["OMP_NUM_THREADS", "RAYON_NUM_THREADS", "RTEN_NUM_THREADS", "MKL_NUM_THREADS"], "1")
 
@@ -44,17 +44,32 @@ EXTENTS = {
 }
 
 
+def beyond_limit(peer, isa, shape):
+    """Why a peer takes no part in a shape: it would run instructions that it was told to do without.
+
+    FBGEMM chooses its kernels for groups of few channels by what the CPU has, not by the variable (`fbgemmOptimizedGConv`,
+    `getOrCreateConvKernel`).
+    """
+    if peer != "torch_fbgemm" or isa == "avx512_vnni" or shape["op"] != "conv2d":
+        return None
+    inputs, outputs = (shape[key] // shape["groups"] for key in ("Cin", "Cout"))
+    window = [shape[key] for key in ("kh", "kw", "pad", "dilation")] == [3, 3, 1, 1] and shape["stride"] <= 2
+    return "not limited: runs VPDPBUSD of 512 bits" if inputs == outputs in (2, 4, 8, 16) and window else None
+
+
 class Peer:
     """A process that times one shape when it is told to."""
 
     def __init__(self, name, command, isa):
-        self.name = name
+        self.name, self.isa = name, isa
         environment = os.environ | ONE_THREAD | LIMITS[isa]
         self.process = subprocess.Popen(
             [str(word) for word in command], env=environment, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
     def time(self, shape):
+        if reason := beyond_limit(self.name, self.isa, shape):
+            return {"name": shape["name"], "error": reason}
         words = [shape["name"], shape["op"], *(shape[key] for key in EXTENTS[shape["op"]])]
         line = " ".join(map(str, words)) if self.name == "onednn" else json.dumps(shape)
         try:
@@ -116,6 +131,11 @@ def table(isa, shapes, rows):
         text.append(f"| {' | '.join(cells + [f'{ratios[p]:.2f}' if p in ratios else '' for p in peers])} |")
         if ratios:
             groups[kind(shape)].append((ratios, best))
+    left_out = collections.defaultdict(set)
+    for row in rows:
+        if "error" in row and row["peer"] != "qexact":
+            left_out[row["peer"], row["error"]].add(row["name"])
+    text += ["", *(f"* {peer} is left out of {len(names)} shapes: {error}." for (peer, error), names in left_out.items())]
     text += ["", "| group | shapes | ratio to the best peer (geomean) | faster than every peer | " + " | ".join(peers) + " |",
              f"|---|--:|--:|--:|{'--:|' * len(peers)}"]
     for group, members in [*groups.items(), ("all", [member for members in groups.values() for member in members])]:

@@ -18,8 +18,12 @@ static ALL: &[Microkernel] = &[
     crate::x86_64::maddubs::GEMM1,
     crate::x86_64::avx2::DEPTHWISE,
     crate::x86_64::rows_avx2::DEPTHWISE,
-    crate::x86_64::rows_avx2::GROUPED4,
-    crate::x86_64::rows_avx2::GROUPED8,
+    crate::x86_64::grouped_rows_avx2::GROUPED4,
+    crate::x86_64::grouped_rows_avx2::GROUPED4_3X3,
+    crate::x86_64::grouped_rows_avx2::GROUPED4_3X3_STRIDE2,
+    crate::x86_64::grouped_rows_avx2::GROUPED8,
+    crate::x86_64::grouped_rows_avx2::GROUPED8_3X3,
+    crate::x86_64::grouped_rows_avx2::GROUPED8_3X3_STRIDE2,
     crate::x86_64::avx_vnni::GEMM,
     crate::x86_64::avx_vnni::DEPTHWISE,
     crate::x86_64::rows_avx_vnni::DEPTHWISE,
@@ -204,7 +208,9 @@ mod tests {
         }
         assert_eq!(name(IsaName::AvxVnni, "conv ic32oc32g32ih8kh3ph1"), "depthwise_rows_avx_vnni_2x32");
         assert_eq!(name(IsaName::Avx2, "conv ic32oc32g32ih8kh5ph1"), "depthwise_rows_avx2_2x32");
-        assert_eq!(name(IsaName::Avx2, "conv ic32oc32g8ih8kh3ph1"), "grouped_rows_avx2_4x16_4");
+        assert_eq!(name(IsaName::Avx2, "conv ic32oc32g8ih8kh3ph1"), "grouped_rows_avx2_7x16_4_3x3");
+        assert_eq!(name(IsaName::Avx2, "conv ic32oc32g4ih8kh3sh2ph1"), "grouped_rows_avx2_7x16_8_3x3_stride2");
+        assert_eq!(name(IsaName::Avx2, "conv ic32oc32g4ih8kh5ph2"), "grouped_rows_avx2_7x16_8");
         assert_eq!(name(IsaName::Avx2, "conv ic32oc32g2ih8kh3ph1"), "gemm_avx2_6x16");
         assert_eq!(name(IsaName::Reference, "conv ic32oc32g32ih8kh3ph1"), "reference");
     }

@@ -443,6 +443,9 @@ fn row_kernels_equal_the_reference_on_wide_rows() {
         "conv ic19oc19g19ih40iw31kh3kw3ph2dh2pw2dw2sh2sw1",
         "conv ic64oc64g64ih31iw30kh3kw3ph1pw1sh1sw2",
         "conv ic64oc64g8ih40iw33kh3kw3ph1pw1sh4sw2",
+        // Groups that fill half of the last panel; merged ones; what is left of rows when tiles are full.
+        "conv ic40oc40g5ih12iw25kh3kw3ph1pw1",
+        "conv ic36oc36g18ih9iw30kh3kw3ph1pw1sh2sw2",
     ]
     .into_iter()
     .enumerate()

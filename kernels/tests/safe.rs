@@ -138,7 +138,7 @@ fn narrow_codes_and_short_runs_are_part_of_the_proof() {
         ("conv ic3oc32ih9kh7", CodeType::U8, 64, KERNELS[0].1),
         // Other kinds of kernels have no such way.
         ("conv ic32oc32g32ih9kh3", CodeType::U8, 1, "depthwise_rows_avx2_2x32"),
-        ("conv ic32oc32g8ih9kh3", CodeType::U8, 1, "grouped_rows_avx2_4x16_4"),
+        ("conv ic32oc32g8ih9kh3", CodeType::U8, 1, "grouped_rows_avx2_7x16_4_3x3"),
     ] {
         assert_eq!(name(shape, input, weight), kernel, "{shape} {input} {weight}");
     }

@@ -98,7 +98,8 @@ impl Rows {
             Kind::DepthwiseRows(_) => (fold(&height, &width, kernel.format.depth()), 4 * register),
             // Nothing is staged: a band is what its input rows leave of the cache.
             Kind::DepthwiseDirect { .. } => ([kernel.format.depth(), 1], 0),
-            _ => ([1, 1], register),
+            // Codes are staged as wide as weights.
+            _ => ([1, 1], register * kernel.format.bytes()),
         };
         let blocks = height.kernel.div_ceil(fold[0]);
         let taps = width.kernel.div_ceil(fold[1]);
@@ -331,7 +332,7 @@ impl Driver<'_> {
                 let output =
                     if direct { self.target.at(first, inside.start) } else { scratch.tile.as_mut_ptr().cast() };
                 let (group, shift) = (line / rows.shifts, line % rows.shifts);
-                tile.channel = group * tile.line_input + (panel.channel - channel);
+                tile.channel = group * tile.line_input + (panel.channel - channel) * kernel.format.bytes();
                 tile.weights = weights.wrapping_add(shift * rows.shift_weights);
                 let mut done = 0;
                 for (count, size, function) in tiles {

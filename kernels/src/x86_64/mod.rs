@@ -17,6 +17,7 @@ pub(crate) mod fields512;
 pub(crate) mod finish256;
 pub(crate) mod finish512;
 pub(crate) mod grouped_rows512;
+pub(crate) mod grouped_rows_avx2;
 pub(crate) mod maddubs;
 pub(crate) mod popcount256;
 #[cfg(feature = "std")]
@@ -65,6 +66,18 @@ fn panels<'a>(t: &Tile<'a>, width: usize, element: usize) -> impl Iterator<Item 
             channels: (t.channels - channel).min(width),
             ..t
         }
+    })
+}
+
+/// The lines of a call of a row kernel, as calls of their own.
+#[inline(always)]
+fn lines<'a>(t: &Tile<'a>) -> impl Iterator<Item = Tile<'a>> {
+    let t = *t;
+    (0..t.lines).map(move |line| Tile {
+        channel: t.channel + line * t.line_input,
+        output: t.output.wrapping_add(line * t.line_output),
+        lines: 1,
+        ..t
     })
 }
 

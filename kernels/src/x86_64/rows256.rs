@@ -2,7 +2,7 @@
 
 use super::epilogue256 as epilogue;
 use crate::epilogue::{CODES, REALS, Store};
-use crate::micro::{Stage, Tile};
+use crate::micro::Tile;
 use core::arch::x86_64::*;
 
 /// Signed codes as code + 128.
@@ -29,21 +29,6 @@ pub(super) unsafe fn source<const FOLD: usize, const SIGNED: bool>(sources: [*co
                 _mm_loadu_si128(y(1).cast()),
             ),
         })
-    }
-}
-
-/// Stages rows one after the other, 32 codes each.
-///
-/// # Safety
-/// The contract of [`StageFn`](crate::micro::StageFn).
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn stage_codes<const SIGNED: bool>(s: &Stage<'_>) {
-    for (block, &from) in s.sources.iter().enumerate() {
-        for at in 0..s.count {
-            let to = s.to.wrapping_add(block * s.block + 32 * at);
-            // SAFETY: 32 bytes are readable in each column of a source, a block holds 32 bytes a column.
-            unsafe { _mm256_storeu_si256(to.cast(), source::<1, SIGNED>([from], at * s.pitch)) };
-        }
     }
 }
 
@@ -105,24 +90,4 @@ pub(super) unsafe fn finish_segments<const MR: usize, const FOLD: usize, const S
             }
         }
     }
-}
-
-/// Adds the quads of each output and puts 16 outputs in order of channels. Vector n, lane l: output `VECTORS · l + n`
-/// of the group that a dword belongs to.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-pub(super) fn in_order<const MR: usize, const VECTORS: usize>(acc: [[__m256i; VECTORS]; MR]) -> [[__m256i; 2]; MR] {
-    let mut sums = [[_mm256_setzero_si256(); 2]; MR];
-    for i in 0..MR {
-        let n = |n: usize| acc[i][n % VECTORS];
-        sums[i] = if VECTORS == 2 {
-            let (low, high) = (_mm256_unpacklo_epi32(n(0), n(1)), _mm256_unpackhi_epi32(n(0), n(1)));
-            [_mm256_permute4x64_epi64::<0b11_01_10_00>(low), _mm256_permute4x64_epi64::<0b11_01_10_00>(high)]
-        } else {
-            let a = _mm256_castsi256_ps(_mm256_hadd_epi32(n(0), n(1)));
-            let b = _mm256_castsi256_ps(_mm256_hadd_epi32(n(2), n(3)));
-            [_mm256_castps_si256(_mm256_shuffle_ps::<0x88>(a, b)), _mm256_castps_si256(_mm256_shuffle_ps::<0xdd>(a, b))]
-        };
-    }
-    sums
 }

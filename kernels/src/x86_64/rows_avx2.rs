@@ -1,8 +1,8 @@
-//! Row kernels for AVX2: depthwise and grouped convolutions over staged columns.
+//! Row kernels for AVX2: depthwise convolutions over staged columns.
 
 use super::avx2::interleave;
 use super::epilogue256 as epilogue;
-use super::rows256::{finish_segments, in_order, source, stage_codes};
+use super::rows256::{finish_segments, source};
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
 use crate::gather::Element;
@@ -10,11 +10,8 @@ use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn, Window};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
 
-/// Depthwise: 2 × 4 accumulators, 4 of weights, 1 of products: 13 of 16.
+/// 2 × 4 accumulators, 4 of weights, 1 of products: 13 of 16.
 const ROWS: usize = 2;
-/// Grouped: 4 × 2 or 2 × 4 accumulators, 2 of codes, 1 of products; weights come from memory.
-const GROUPED4_ROWS: usize = 4;
-const GROUPED8_ROWS: usize = 2;
 
 pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     name: "depthwise_rows_avx2_2x32",
@@ -41,50 +38,11 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     }),
 };
 
-pub(crate) const GROUPED4: Microkernel = Microkernel {
-    name: "grouped_rows_avx2_4x16_4",
-    isa: IsaName::Avx2,
-    kind: Kind::GroupedRows { quads: 1, window: Window::Any },
-    rows: GROUPED4_ROWS,
-    lanes: 8,
-    vectors: 2,
-    format: WeightFormat::Pairs,
-    element: Element::Byte,
-    widened: 0,
-    tile: |rows, _, _, store| match rows {
-        1 => grouped_for::<1, 2>(store),
-        2 => grouped_for::<2, 2>(store),
-        3 => grouped_for::<3, 2>(store),
-        _ => grouped_for::<4, 2>(store),
-    },
-    more_stores: false,
-    stage: Some(|_, signed| if signed { stage_codes::<true> } else { stage_codes::<false> }),
-};
-
-pub(crate) const GROUPED8: Microkernel = Microkernel {
-    name: "grouped_rows_avx2_2x16_8",
-    kind: Kind::GroupedRows { quads: 2, window: Window::Any },
-    rows: GROUPED8_ROWS,
-    tile: |rows, _, _, store| match rows {
-        1 => grouped_for::<1, 4>(store),
-        _ => grouped_for::<2, 4>(store),
-    },
-    ..GROUPED4
-};
-
 fn depthwise_for<const MR: usize, const FOLD: usize>(store: Store) -> TileFn {
     match store {
         CODES => depthwise::<MR, FOLD, CODES>,
         REALS => depthwise::<MR, FOLD, REALS>,
         _ => depthwise::<MR, FOLD, ACCUMULATORS>,
-    }
-}
-
-fn grouped_for<const MR: usize, const VECTORS: usize>(store: Store) -> TileFn {
-    match store {
-        CODES => grouped::<MR, VECTORS, CODES>,
-        REALS => grouped::<MR, VECTORS, REALS>,
-        _ => grouped::<MR, VECTORS, ACCUMULATORS>,
     }
 }
 
@@ -167,78 +125,6 @@ unsafe fn columns<const MR: usize, const FOLD: usize, const STORE: Store, const 
                 }
             }
             w = w.wrapping_add(128);
-        }
-    }
-    acc
-}
-
-/// # Safety
-/// The contract of [`TileFn`], for `count` tiles that follow each other in each of `lines` lines.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn grouped<const MR: usize, const VECTORS: usize, const STORE: Store>(t: &Tile<'_>) {
-    for (line, tile) in (0..t.lines).flat_map(|line| (0..t.count).map(move |tile| (line, tile))) {
-        let rows = t.rows.wrapping_add(tile * t.runs * MR);
-        let tile = &Tile {
-            channel: t.channel + line * t.line_input,
-            output: t.output.wrapping_add(line * t.line_output + tile * MR * t.stride),
-            ..*t
-        };
-        // SAFETY: passed on.
-        unsafe {
-            let mut acc = in_order(codes::<MR, VECTORS, STORE, true>(rows, tile));
-            epilogue::start::<MR, 2>(&mut acc, tile);
-            if !t.epilogue.weight_zero_point.is_empty() {
-                let sums = in_order(codes::<MR, VECTORS, STORE, false>(rows, tile));
-                epilogue::subtract_channel_sums::<MR, 2>(&mut acc, sums, tile);
-            }
-            epilogue::finish_rows::<MR, 2, STORE>(acc, 0, tile);
-        }
-    }
-}
-
-/// Sums over the taps of MR pixels: both 128-bit lanes hold the same 16 codes, each dword a quad of a group, and
-/// the vectors of weights one output a lane.
-///
-/// # Safety
-/// The contract of [`TileFn`].
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn codes<const MR: usize, const VECTORS: usize, const STORE: Store, const WEIGHTED: bool>(
-    rows: *const *const u8,
-    t: &Tile<'_>,
-) -> [[__m256i; VECTORS]; MR] {
-    let mut acc = [[_mm256_setzero_si256(); VECTORS]; MR];
-    let mut w = t.weights;
-    if !WEIGHTED {
-        w = w.wrapping_add(64 * VECTORS * t.runs * t.quads);
-    }
-    for run in 0..t.runs {
-        let mut x = [core::ptr::null::<u8>(); MR];
-        for i in 0..MR {
-            // SAFETY: the table holds runs × MR pointers.
-            x[i] = unsafe { *rows.add(run * MR + i) }.wrapping_add(t.channel);
-        }
-        for row in 0..t.quads {
-            for i in 0..MR {
-                // SAFETY: a block holds 32 bytes a column, of which `channel` left out a multiple of 16.
-                let codes = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(x[i].add(row * t.block).cast()) });
-                let even = _mm256_and_si256(codes, _mm256_set1_epi16(0x00ff));
-                let odd = _mm256_srli_epi16::<8>(codes);
-                for n in 0..VECTORS {
-                    // SAFETY: the panel holds twice as many vectors for every run and row, then as many of ones.
-                    let (for_even, for_odd) = unsafe {
-                        (
-                            _mm256_loadu_si256(w.wrapping_add(32 * n).cast()),
-                            _mm256_loadu_si256(w.wrapping_add(32 * (VECTORS + n)).cast()),
-                        )
-                    };
-                    acc[i][n] = _mm256_add_epi32(acc[i][n], _mm256_madd_epi16(even, for_even));
-                    acc[i][n] = _mm256_add_epi32(acc[i][n], _mm256_madd_epi16(odd, for_odd));
-                }
-            }
-            if WEIGHTED {
-                w = w.wrapping_add(64 * VECTORS);
-            }
         }
     }
     acc

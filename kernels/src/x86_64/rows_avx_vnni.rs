@@ -2,7 +2,8 @@
 
 use super::avx_vnni::interleave;
 use super::epilogue256 as epilogue;
-use super::rows256::{finish_segments, in_order, source, stage_codes};
+use super::lines;
+use super::rows256::{finish_segments, source};
 use crate::IsaName;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
 use crate::gather::Element;
@@ -171,17 +172,28 @@ unsafe fn columns<const MR: usize, const FOLD: usize, const STORE: Store, const 
     acc
 }
 
+/// Stages rows one after the other, 32 codes each.
+///
+/// # Safety
+/// The contract of [`StageFn`](crate::micro::StageFn).
+#[target_feature(enable = "avx2,fma,avxvnni")]
+unsafe fn stage_codes<const SIGNED: bool>(s: &Stage<'_>) {
+    for (block, &from) in s.sources.iter().enumerate() {
+        for at in 0..s.count {
+            let to = s.to.wrapping_add(block * s.block + 32 * at);
+            // SAFETY: 32 bytes are readable in each column of a source, a block holds 32 bytes a column.
+            unsafe { _mm256_storeu_si256(to.cast(), source::<1, SIGNED>([from], at * s.pitch)) };
+        }
+    }
+}
+
 /// # Safety
 /// The contract of [`TileFn`], for `count` tiles that follow each other in each of `lines` lines.
 #[target_feature(enable = "avx2,fma,avxvnni")]
 unsafe fn grouped<const MR: usize, const VECTORS: usize, const STORE: Store>(t: &Tile<'_>) {
-    for (line, tile) in (0..t.lines).flat_map(|line| (0..t.count).map(move |tile| (line, tile))) {
-        let rows = t.rows.wrapping_add(tile * t.runs * MR);
-        let tile = &Tile {
-            channel: t.channel + line * t.line_input,
-            output: t.output.wrapping_add(line * t.line_output + tile * MR * t.stride),
-            ..*t
-        };
+    for (line, tile) in lines(t).flat_map(|line| (0..line.count).map(move |tile| (line, tile))) {
+        let rows = line.rows.wrapping_add(tile * line.runs * MR);
+        let tile = &Tile { output: line.output.wrapping_add(tile * MR * line.stride), ..line };
         // SAFETY: passed on.
         unsafe {
             let mut acc = in_order(codes::<MR, VECTORS, STORE, true>(rows, tile));
@@ -233,4 +245,24 @@ unsafe fn codes<const MR: usize, const VECTORS: usize, const STORE: Store, const
         }
     }
     acc
+}
+
+/// Adds the quads of each output and puts 16 outputs in order of channels. Vector n, lane l: output `VECTORS · l + n`
+/// of the group that a dword belongs to.
+#[inline]
+#[target_feature(enable = "avx2,fma,avxvnni")]
+fn in_order<const MR: usize, const VECTORS: usize>(acc: [[__m256i; VECTORS]; MR]) -> [[__m256i; 2]; MR] {
+    let mut sums = [[_mm256_setzero_si256(); 2]; MR];
+    for i in 0..MR {
+        let n = |n: usize| acc[i][n % VECTORS];
+        sums[i] = if VECTORS == 2 {
+            let (low, high) = (_mm256_unpacklo_epi32(n(0), n(1)), _mm256_unpackhi_epi32(n(0), n(1)));
+            [_mm256_permute4x64_epi64::<0b11_01_10_00>(low), _mm256_permute4x64_epi64::<0b11_01_10_00>(high)]
+        } else {
+            let a = _mm256_castsi256_ps(_mm256_hadd_epi32(n(0), n(1)));
+            let b = _mm256_castsi256_ps(_mm256_hadd_epi32(n(2), n(3)));
+            [_mm256_castps_si256(_mm256_shuffle_ps::<0x88>(a, b)), _mm256_castps_si256(_mm256_shuffle_ps::<0xdd>(a, b))]
+        };
+    }
+    sums
 }

@@ -12,7 +12,7 @@ impl Rows {
     pub(in crate::drive) fn pack(&self, layer: &Layer<'_>, kernel: &Microkernel) -> (Weights, Order) {
         let (lanes, format) = (kernel.lanes, kernel.format);
         if let Kind::GroupedRows { quads, .. } = kernel.kind {
-            let (panels, order) = grouped_row_panels(layer, lanes);
+            let (panels, order) = grouped_row_panels(layer, quads, lanes, format);
             let pack = |panel: &Panel| self.grouped_weights(layer, panel.channel, quads, lanes, format);
             (Weights::from_panels(panels, pack), order)
         } else {
@@ -72,30 +72,38 @@ impl Rows {
         lanes: usize,
         format: WeightFormat,
     ) -> Vec<u8> {
-        // Vector n, 128-bit lane l and dword d of it. Up to two quads a group: output `vectors · l + n` of the lane's group
-        // `d / quads`. Four quads: one group, vectors 0 and 1 with its first two quads and 2 and 3 with the others, in
-        // each lane for two outputs.
-        let vectors = quads * LANE / lanes;
-        let place = move |n: usize, lane: usize, d: usize| match quads {
-            4 => (4 * lane + n % 2 * 2 + d / 2, n / 2 * 2 + d % 2),
-            _ => (d / quads * 4 * quads + vectors * lane + n, d),
+        let inputs = 4 * quads;
+        // Output and input of each weight of a tap, counted from `channel`.
+        let elements: Vec<[usize; 2]> = if format == WeightFormat::Pairs {
+            // Pair by pair, 16 outputs each.
+            let words = pairs(inputs / 2, 2 * LANE).map(|(pair, word)| {
+                let output = grouped_output(word / 2, quads, lanes, format);
+                [output, output / inputs * inputs + 2 * pair + word % 2]
+            });
+            words.collect()
+        } else {
+            // Vector n, 128-bit lane l and dword d of it. Up to two quads a group: output `vectors · l + n` of the lane's
+            // group `d / quads`. Four quads: one group, vectors 0 and 1 with its first two quads and 2 and 3 with the
+            // others, in each lane for two outputs.
+            let vectors = quads * LANE / lanes;
+            let bytes = pairs(vectors, 4 * lanes).map(|(n, byte)| {
+                let (lane, d) = (byte / LANE, byte % LANE / 4);
+                let (output, quad) = match quads {
+                    4 => (4 * lane + n % 2 * 2 + d / 2, n / 2 * 2 + d % 2),
+                    _ => (d / quads * inputs + vectors * lane + n, d),
+                };
+                [output, 4 * quad + byte % 4]
+            });
+            bytes.collect()
         };
-        // Words are elements 0 and 2 of each four, then 1 and 3: codes need no unpacking, for masking a dword leaves
-        // its even bytes as words, and shifting it the odd ones.
-        let halves = if format == WeightFormat::Pairs { 2 } else { 1 };
-        let block = |tap: [usize; 2]| {
-            pairs(halves, vectors).flat_map(move |(half, n)| {
-                pairs(lanes, 4 / halves).map(move |(dword, i)| {
-                    let (output, quad) = place(n, dword / 4, dword % 4);
-                    self.weight(layer, channel + output, tap, channel + 4 * quad + i * halves + half)
-                })
-            })
+        let weights = |tap: [usize; 2]| {
+            elements.iter().map(move |&[output, input]| self.weight(layer, channel + output, tap, channel + input))
         };
         let mut bytes = Vec::new();
         for (column, row) in pairs(self.width.kernel, self.height.kernel) {
-            block([row, column]).for_each(|weight| push(&mut bytes, format, weight));
+            weights([row, column]).for_each(|weight| push(&mut bytes, format, weight));
         }
-        block([0, 0]).for_each(|weight| push(&mut bytes, format, weight.and(Some(1))));
+        weights([0, 0]).for_each(|weight| push(&mut bytes, format, weight.and(Some(1))));
         bytes
     }
 }
@@ -138,10 +146,21 @@ pub(super) fn segments(channels: usize, width: usize) -> Vec<usize> {
     segments
 }
 
-/// Panels for a grouped row kernel: 16 channels each, in their own order.
-fn grouped_row_panels(layer: &Layer<'_>, lanes: usize) -> (Vec<Panel>, Order) {
+/// Panels for a grouped row kernel: 16 channels each.
+fn grouped_row_panels(layer: &Layer<'_>, quads: usize, lanes: usize, format: WeightFormat) -> (Vec<Panel>, Order) {
     let channels = layer.shape().out_channels;
     let panels = (0..channels).step_by(LANE);
     let panels = panels.map(|channel| Panel::new(channel, LANE / lanes, channel, (channels - channel).min(LANE), 0));
-    (panels.collect(), (0..channels.next_multiple_of(LANE)).map(|c| Some(c).filter(|&c| c < channels)).collect())
+    let order = (0..channels.next_multiple_of(LANE)).map(|at| {
+        let channel = at / LANE * LANE + grouped_output(at % LANE, quads, lanes, format);
+        Some(channel).filter(|&channel| channel < channels)
+    });
+    (panels.collect(), order.collect())
+}
+
+/// Output of a panel at a position of its vectors: their own order, but for two groups that share a vector of a kernel
+/// that reads pairs. They alternate there.
+fn grouped_output(at: usize, quads: usize, lanes: usize, format: WeightFormat) -> usize {
+    let groups = if format == WeightFormat::Pairs { (lanes / (4 * quads)).max(1) } else { 1 };
+    at / lanes * lanes + at % groups * (lanes / groups) + at % lanes / groups
 }
