@@ -3,7 +3,7 @@
 use crate::IsaName;
 use crate::gather::Runs;
 use crate::micro::{Kind, Microkernel, Window, fold};
-use crate::pack::WeightFormat;
+use crate::pack::{LONG, WeightFormat};
 use crate::safe::safe_steps;
 use core::fmt;
 use qexact_reference::{Axis, Conv, Layer, NarrowType};
@@ -31,6 +31,7 @@ static ALL: &[Microkernel] = &[
     crate::x86_64::rows_avx_vnni::GROUPED8,
     crate::x86_64::avx512_vnni::GEMM,
     crate::x86_64::avx512_vnni::DEPTHWISE,
+    crate::x86_64::dot512::GEMM,
     crate::x86_64::fields512::GEMM4,
     crate::x86_64::fields512::GEMM2,
     crate::x86_64::fields512::GEMM1,
@@ -79,7 +80,24 @@ pub fn choose(isa: IsaName, shape: &Conv) -> Choice {
 fn choose_among(isa: IsaName, shape: &Conv, serves: impl Fn(Kind) -> bool) -> Choice {
     let kernel = kinds(shape).into_iter().filter(|kind| serves(*kind)).find_map(|kind| find(isa, kind));
     let rows = shape.groups == 1 && shape.axes[2].dilation == 1;
-    Choice { kernel, runs: if rows { Runs::KernelRows } else { Runs::Taps } }
+    let runs = if rows { Runs::KernelRows } else { Runs::Taps };
+    let few = |kernel: &&Microkernel| kernel.isa == isa && has_few_outputs(shape, runs, kernel);
+    let kernel = match kernel {
+        Some(gemm) if gemm.kind == Kind::Gemm => ALL.iter().find(few).or(kernel),
+        _ => kernel,
+    };
+    Choice { kernel, runs }
+}
+
+/// Whether a kernel puts codes of one row into a register, and a layer has so few output channels, with sums so long, that
+/// this is faster than registers of channels.
+fn has_few_outputs(shape: &Conv, runs: Runs, kernel: &Microkernel) -> bool {
+    let (outputs, run_len) = (shape.group_outputs(), runs.len(shape));
+    let products = |vectors: usize| shape.depth() / run_len * vectors;
+    // Adding up the lanes of a sum takes as long as four products.
+    kernel.format == WeightFormat::Long
+        && products(run_len.div_ceil(LONG) * outputs) + 4 * outputs
+            < products(run_len.div_ceil(4) * outputs.div_ceil(kernel.lanes))
 }
 
 /// The kernel for a shape whose weights are packed codes of 4 bits or less. Where an instruction set has none for them

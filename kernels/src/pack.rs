@@ -16,6 +16,8 @@ pub(crate) enum WeightFormat {
     BytePairs,
     /// i16 `[run][k / 2][w][2]`: the operand of a two-way dot product.
     Pairs,
+    /// i8 `[run][w / CHANNELS][k / LONG][CHANNELS][LONG]`: registers of one channel's weights.
+    Long,
     /// Bytes of `8 / bits` weights `[run][k / (4 · 8 / bits)][w][4]`: field f, counted from the least significant bits,
     /// is of the f-th quad. Fields are those of R43.
     Fields { bits: usize },
@@ -27,6 +29,7 @@ impl WeightFormat {
         match self {
             WeightFormat::Quads | WeightFormat::SafeQuads { .. } => 4,
             WeightFormat::BytePairs | WeightFormat::Pairs => 2,
+            WeightFormat::Long => LONG,
             WeightFormat::Fields { bits } => 4 * 8 / bits,
         }
     }
@@ -60,6 +63,10 @@ impl WeightFormat {
         }
     }
 }
+
+/// Codes, and channels, of [`WeightFormat::Long`].
+pub(crate) const LONG: usize = 64;
+pub(crate) const CHANNELS: usize = 4;
 
 /// One panel: channels that a tile computes together.
 #[derive(Clone, Debug)]
@@ -177,6 +184,16 @@ impl Weights {
             let memory = &mut memory[panel.offset..][..runs * panel.run_bytes];
             match format {
                 WeightFormat::Quads | WeightFormat::SafeQuads { .. } => interleave::<4, 1>(&rows, run_len, memory),
+                WeightFormat::Long => {
+                    for (run, memory) in memory.chunks_exact_mut(panel.run_bytes).enumerate() {
+                        let rows = rows.iter().map(|row| row.map(|row| &row[run * run_len..][..run_len]));
+                        let rows: Vec<_> = rows.collect();
+                        let bytes = panel.run_bytes / width * CHANNELS;
+                        for (rows, memory) in rows.chunks(CHANNELS).zip(memory.chunks_exact_mut(bytes)) {
+                            interleave::<LONG, 1>(rows, run_len, memory);
+                        }
+                    }
+                }
                 WeightFormat::BytePairs => interleave::<2, 1>(&rows, run_len, memory),
                 WeightFormat::Pairs => interleave::<2, 2>(&rows, run_len, memory),
                 WeightFormat::Fields { bits } => fields(&rows, run_len, bits, memory),

@@ -11,6 +11,7 @@ pub(crate) mod avx512_vnni;
 pub(crate) mod avx_vnni;
 pub(crate) mod depthwise_direct512;
 pub(crate) mod depthwise_rows512;
+pub(crate) mod dot512;
 mod epilogue256;
 mod epilogue512;
 pub(crate) mod fields512;
