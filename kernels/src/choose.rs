@@ -95,7 +95,9 @@ fn has_few_outputs(shape: &Conv, runs: Runs, kernel: &Microkernel) -> bool {
     let (outputs, run_len) = (shape.group_outputs(), runs.len(shape));
     let products = |vectors: usize| shape.depth() / run_len * vectors;
     // Adding up the lanes of a sum takes as long as four products.
+    // Larger layers could leave out padding instead.
     kernel.format == WeightFormat::Long
+        && outputs < 2 * kernel.lanes
         && products(run_len.div_ceil(LONG) * outputs) + 4 * outputs
             < products(run_len.div_ceil(4) * outputs.div_ceil(kernel.lanes))
 }
@@ -221,6 +223,13 @@ mod tests {
             ("conv ic64oc64g2ih8kh3", "gemm_avx512_vnni_12x32"),
             ("conv ic24oc24g2ih8kh3", "gemm_avx512_vnni_12x32"),
             ("conv ic8oc16g2ih8kh3", "gemm_avx512_vnni_12x32"),
+            // Few outputs of long sums: of a linear layer, of a kernel, of a group.
+            ("conv ic512oc10ih1kh1", "dot_avx512_vnni_6x4"),
+            ("conv ic256oc10ih1kh1", "gemm_avx512_vnni_12x32"),
+            ("conv ic8192oc16ih1kh1", "gemm_avx512_vnni_12x32"),
+            ("conv ic2048oc20ih1kh1", "dot_avx512_vnni_6x4"),
+            ("conv ic64oc3ih8kh3ph1", "dot_avx512_vnni_6x4"),
+            ("conv ic128oc2g2ih8kh3ph1", "dot_avx512_vnni_6x4"),
         ] {
             assert_eq!(name(IsaName::Avx512Vnni, shape), kernel, "{shape}");
         }

@@ -190,7 +190,7 @@ impl Gather {
     pub(crate) fn new(shape: &Conv, runs: Runs, kernel: &Microkernel, input: CodeType) -> Result<Gather, Error> {
         let gather = Gather::by(shape, runs, kernel, input)?;
         // Runs must be whole groups of weights that are packed, or proven, together.
-        let groups = shape.group_inputs().is_multiple_of(kernel.format.group());
+        let groups = kernel.format.group().is_some_and(|group| shape.group_inputs().is_multiple_of(group));
         if kernel.kind == Kind::Gemm && groups && shape.axes.iter().any(|axis| axis.padding != [0, 0]) {
             let by_taps = Gather::by(shape, Runs::SeenTaps, kernel, input)?;
             if by_taps.work() < gather.work() {
@@ -275,7 +275,8 @@ impl Gather {
             return Ok(gather);
         }
         // What is left out of a run must be whole groups of weights that are packed, or proven, together.
-        if runs == Runs::KernelRows && padded(&width) && channels.is_multiple_of(kernel.format.group()) {
+        let groups = kernel.format.group().is_some_and(|group| channels.is_multiple_of(group));
+        if runs == Runs::KernelRows && padded(&width) && groups {
             let whole = (0..outputs[1]).filter(|&y| pieces_of(y).len() == pieces).count();
             gather.divide_lines(whole, &width);
         }
@@ -569,10 +570,10 @@ mod tests {
         for shape in [
             "conv ic64oc40ih7kh3ph1",
             "conv n2ic64oc33ih8kh3ph1",
-            "conv ic64oc17ih14kh3ph1",
-            "conv ic64oc20ih28kh5ph2",
+            "conv ic64oc47ih14kh3ph1",
+            "conv ic64oc50ih28kh5ph2",
             "conv ic32oc40id3ih12kd2kh3ph1",
-            "conv ic64oc20ih20iw2kh3kw7ph0pw3",
+            "conv ic64oc50ih20iw2kh3kw7ph0pw3",
         ] {
             assert_eq!(divided(shape), [true; 3], "{shape}");
         }
@@ -596,15 +597,15 @@ mod tests {
         for shape in [
             "conv ic256oc40ih4kh3ph1",
             "conv n9ic256oc33ih4kh3ph1",
-            "conv n2ic512oc17ih8kh3ph1sh2",
+            "conv n2ic512oc47ih8kh3ph1sh2",
             "conv ic192oc70ih7kh5ph2",
-            "conv ic64oc9ih7kh3ph4dh4",
-            "conv ic64oc20ih20iw7kh3ph6dh6",
-            "conv ic64oc16id3ih3kd3kh3pd1ph1",
+            "conv ic64oc39ih7kh3ph4dh4",
+            "conv ic64oc50ih20iw7kh3ph6dh6",
+            "conv ic64oc48id3ih3kd3kh3pd1ph1",
             "conv n2ic128oc66g2ih2kh3ph1",
-            "conv ic128oc20ih1iw20kh1kw3ph0pw12dw12",
-            "conv ic256oc20g2ih2kh1ph3:4",
-            "conv ic64oc20ih1iw700kh1kw3ph0pw400dw400",
+            "conv ic128oc50ih1iw20kh1kw3ph0pw12dw12",
+            "conv ic256oc50g2ih2kh1ph3:4",
+            "conv ic64oc50ih1iw700kh1kw3ph0pw400dw400",
         ] {
             assert_eq!(by_taps(shape), [true; 3], "{shape}");
         }

@@ -42,9 +42,10 @@ impl WeightFormat {
         }
     }
 
-    /// Elements of k that are packed, or proven not to saturate, together.
-    pub(crate) fn group(self) -> usize {
-        self.depth() * self.steps().max(1)
+    /// Elements of k that are packed, or proven not to saturate, together: whole groups can be left out of a run. None
+    /// where a run is not a row of groups.
+    pub(crate) fn group(self) -> Option<usize> {
+        (self != WeightFormat::Long).then_some(self.depth() * self.steps().max(1))
     }
 
     /// Steps that are added in 16 bits; 0 where products are added in 32.
