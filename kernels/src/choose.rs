@@ -94,8 +94,8 @@ fn choose_among(isa: IsaName, shape: &Conv, serves: impl Fn(Kind) -> bool) -> Ch
 fn has_few_outputs(shape: &Conv, runs: Runs, kernel: &Microkernel) -> bool {
     let (outputs, run_len) = (shape.group_outputs(), runs.len(shape));
     let products = |vectors: usize| shape.depth() / run_len * vectors;
-    // Adding up the lanes of a sum takes as long as four products.
-    // Larger layers could leave out padding instead.
+    // Adding up the lanes of a sum takes as long as four products. With more outputs there is less to gain than by leaving
+    // out padding, of which this kernel leaves out whole rows only.
     kernel.format == WeightFormat::Long
         && outputs < 2 * kernel.lanes
         && products(run_len.div_ceil(LONG) * outputs) + 4 * outputs

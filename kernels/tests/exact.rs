@@ -424,6 +424,34 @@ fn sums_of_taps_equal_the_reference() {
     }
 }
 
+/// Sums too long for generated cases, of so few outputs that registers hold codes of one row: in several pieces, with a
+/// rest of all lengths, for tiles of one to six rows and the rest of a panel of one to three channels.
+#[test]
+fn long_sums_of_few_outputs_equal_the_reference() {
+    for (seed, shape) in [
+        "conv n1ic4231oc13ih1kh1",
+        "conv n2ic8321oc1ih1kh1",
+        "conv n3ic4097oc10ih1kh1",
+        "conv n10ic700oc7ih1kh1",
+        "conv n5ic4160oc3ih1kh1",
+        "conv n13ic1500oc29ih1kh1",
+        "conv n2ic70oc2ih5iw4kh3kw3ph1pw1",
+        "conv n3ic130oc4g2ih3kh3ph1",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let shape = shape.parse().unwrap();
+        for rule in 0..9 {
+            let weight_zero_points = (seed + rule) % 3;
+            assert!(
+                agrees(&Case { shape, signed: rule % 2 > 0, rule, weight_zero_points, seed: seed as u64 }),
+                "{shape}"
+            );
+        }
+    }
+}
+
 /// Geometry that generated cases are too small for: rows in several pieces, padding wider than the image.
 #[test]
 fn row_kernels_equal_the_reference_on_wide_rows() {
