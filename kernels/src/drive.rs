@@ -528,9 +528,9 @@ impl Driver<'_> {
                 }
                 // SAFETY: the CPU has the kernel's instructions (by `run`'s contract). Every row has its runs in the
                 // input or in a copy, and what whole quads and blocks reach beyond the last run is readable too.
-                // Weights and epilogue were packed for this panel. The output is the region (`direct`: the panel
-                // begins inside it), memory for a block's rows of it, or the side buffer, which has room for so many
-                // rows of 4-byte elements, or for the sums of all pixels of a block.
+                // Weights and epilogue were packed for this panel, and those like it follow. The output is the region
+                // (`direct`: the panel begins inside it), memory for a block's rows of it, or the side buffer, which has
+                // room for so many rows of 4-byte elements, or for the sums of all pixels of a block.
                 unsafe { call(&tile) };
                 at = rows.end;
                 if stays {
