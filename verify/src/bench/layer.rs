@@ -330,9 +330,13 @@ impl Barrier {
     }
 }
 
-/// A region in so many parts, or in fewer if it is too small: by rows, or by channels where there are too few rows.
+/// Rows of a part that repay reading all weights for them, as other parts do.
+const ROWS: usize = 96;
+
+/// A region in so many parts, or in fewer if it is too small: by rows, or by channels where there are few rows.
 fn split(all: &Region, parts: usize) -> Vec<Region> {
-    if all.rows.len() >= parts {
+    let few_channels = all.channels.len() < 64 * parts;
+    if all.rows.len() >= if few_channels { parts } else { ROWS * parts } {
         let cut = cut(&all.rows, parts, 1).into_iter();
         cut.map(|rows| Region { rows, channels: all.channels.clone() }).collect()
     } else {
@@ -533,5 +537,9 @@ mod tests {
             );
         }
         assert_eq!(split(&Region { rows: 0..1, channels: 0..256 }, 2)[1].channels, 128..256);
+        // Few rows by many weights; few channels.
+        assert_eq!(split(&Region { rows: 0..49, channels: 0..512 }, 2)[1].channels, 256..512);
+        assert_eq!(split(&Region { rows: 0..49, channels: 0..100 }, 2)[1].rows, 24..49);
+        assert_eq!(split(&Region { rows: 0..192, channels: 0..512 }, 2)[1].rows, 96..192);
     }
 }
