@@ -1,6 +1,6 @@
 //! The padded copy that rows are read from where the input itself does not hold what they read.
 
-use crate::gather::Element;
+use crate::element::Element;
 use core::ops::Range;
 use qexact_reference::{Axis, Conv};
 

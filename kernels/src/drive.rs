@@ -18,11 +18,12 @@ mod strips;
 
 use self::rows::Rows;
 use self::strips::Strip;
+use crate::element::Element;
 use crate::epilogue::{
     ACCUMULATORS, ColumnSums, Epilogue, Store, element_size, more_stores_for, pow2_as_f32_mul, store_for,
 };
 use crate::finish::{Finish, Piece};
-use crate::gather::{Element, Gather, Runs, View};
+use crate::gather::{Gather, Runs, View};
 use crate::memory::Memory;
 use crate::micro::{Kind, MOST_BLOCK_ROWS, Microkernel, Tile};
 use crate::pack::{Order, Panel, Weights, depthwise_panels, gemm_panels};

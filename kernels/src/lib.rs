@@ -47,6 +47,7 @@ mod band_copy;
 mod binary;
 mod choose;
 mod drive;
+mod element;
 pub mod elementwise;
 mod epilogue;
 mod finish;

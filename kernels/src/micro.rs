@@ -16,8 +16,8 @@
 //! Where rows of an output are spread over several tiles, one for each tap, accumulators are added to sums instead.
 
 use crate::IsaName;
+use crate::element::Element;
 use crate::epilogue::{Epilogue, Store};
-use crate::gather::Element;
 use crate::pack::WeightFormat;
 use core::ptr::{null, null_mut};
 use qexact_reference::Axis;

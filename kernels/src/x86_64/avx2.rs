@@ -9,8 +9,8 @@
 use super::epilogue256 as epilogue;
 use super::{panels, prefetch, quad, row_at, rows};
 use crate::IsaName;
+use crate::element::{Element, widen};
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store, element_size};
-use crate::gather::{Element, widen};
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;

@@ -4,8 +4,8 @@
 use super::epilogue512 as epilogue;
 use super::{panels, prefetch, quad, row_at, rows};
 use crate::IsaName;
+use crate::element::Element;
 use crate::epilogue::{ACCUMULATORS, CODES, DOUBLE_CODES, REAL_CODES, REALS, Store, element_size};
-use crate::gather::Element;
 use crate::micro::{DEPTHWISE_ROWS, Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;

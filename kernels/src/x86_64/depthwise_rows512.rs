@@ -3,8 +3,8 @@
 use super::avx512_vnni::{interleave, load, unsigned};
 use super::epilogue512 as epilogue;
 use crate::IsaName;
+use crate::element::Element;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
-use crate::gather::Element;
 use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn, Window};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;

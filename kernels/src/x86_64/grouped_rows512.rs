@@ -2,9 +2,10 @@
 
 use super::avx512_vnni::{load, unsigned};
 use super::epilogue512 as epilogue;
+use super::lines;
 use crate::IsaName;
+use crate::element::Element;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
-use crate::gather::Element;
 use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn, Window};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
@@ -107,14 +108,12 @@ unsafe fn grouped<const MR: usize, const VECTORS: usize, const STEPS: usize, con
         if t.epilogue.weight_zero_point.is_empty() {
             return grouped_rule::<MR, VECTORS, STEPS, STORE>(t, None);
         }
-        for (line, tile) in pairs(t.lines, t.count) {
+        for (line, tile) in lines(t).flat_map(|line| (0..line.count).map(move |tile| (line, tile))) {
             let tile = Tile {
-                rows: t.rows.wrapping_add(tile * t.runs * MR),
-                channel: t.channel + line * t.line_input,
-                output: t.output.wrapping_add(line * t.line_output + tile * MR * t.stride),
-                lines: 1,
+                rows: line.rows.wrapping_add(tile * line.runs * MR),
+                output: line.output.wrapping_add(tile * MR * line.stride),
                 count: 1,
-                ..*t
+                ..line
             };
             grouped_rule::<MR, VECTORS, STEPS, STORE>(&tile, Some(&correct::<MR, VECTORS, STEPS>(&tile)));
         }
@@ -179,11 +178,6 @@ unsafe fn grouped_tiles<
     unsafe { store_pixels::<MR, STORE, BIAS>(sums, y, t) }
 }
 
-/// All of `0..a` by `0..b`.
-fn pairs(a: usize, b: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..a).flat_map(move |a| (0..b).map(move |b| (a, b)))
-}
-
 /// A window of 3 × 3: its weights stay in registers as far as they fit and neighbouring pixels share what they load.
 ///
 /// # Safety
@@ -195,17 +189,15 @@ unsafe fn window<const STRIDE: usize, const STORE: Store>(t: &Tile<'_>) {
         if t.epilogue.weight_zero_point.is_empty() {
             return window_rule::<STRIDE, STORE>(t, None);
         }
-        for (line, tile) in pairs(t.lines, t.count.div_ceil(ROWS)) {
+        for (line, tile) in lines(t).flat_map(|line| (0..line.count.div_ceil(ROWS)).map(move |tile| (line, tile))) {
             let pixel = (tile * ROWS).min(t.count - ROWS);
             let staged = (*t.rows).add(pixel * STRIDE * 64);
             let rows: [_; 3 * ROWS] = array::from_fn(|at| staged.add((at % ROWS * STRIDE + at / ROWS) * 64));
             let tile = Tile {
                 rows: rows.as_ptr(),
-                channel: t.channel + line * t.line_input,
-                output: t.output.wrapping_add(line * t.line_output + pixel * t.stride),
-                lines: 1,
+                output: line.output.wrapping_add(pixel * line.stride),
                 count: ROWS,
-                ..*t
+                ..line
             };
             window_rule::<STRIDE, STORE>(&tile, Some(&correct::<ROWS, 1, 1>(&tile)));
         }

@@ -7,8 +7,8 @@
 use super::epilogue256 as epilogue;
 use super::lines;
 use crate::IsaName;
+use crate::element::Element;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store, element_size};
-use crate::gather::Element;
 use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn, Window};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
