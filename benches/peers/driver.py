@@ -1,14 +1,11 @@
 """Times qexact and its peers on the same shapes, shape by shape in turn, on one core; see README.md."""
 
 import argparse
-import collections
 import datetime
 import json
-import math
 import os
 import pathlib
 import re
-import statistics
 import subprocess
 import sys
 
@@ -83,71 +80,6 @@ class Peer:
         return answer
 
 
-def kind(shape):
-    """As the groups of `qexact bench`."""
-    if shape["op"] == "linear":
-        return f"{shape['group']} M{'=' if shape['M'] == 1 else '>'}1"
-    names = {
-        "depthwise": shape["groups"] == shape["Cin"] > 1,
-        "stem": shape["Cin"] <= 3,
-        "grouped": shape["groups"] > 1,
-        "1x1": shape["kh"] * shape["kw"] == 1,
-        "kxk": True,
-    }
-    return f"{shape['group']} {next(name for name, holds in names.items() if holds)}"
-
-
-def geomean(values):
-    return math.exp(statistics.fmean(map(math.log, values)))
-
-
-def table(isa, shapes, rows):
-    """Medians over the rounds, by shapes and by groups."""
-    times = collections.defaultdict(dict)
-    for shape in shapes:
-        for row in rows:
-            if row["name"] == shape["name"] and "median_ns" in row:
-                times[shape["name"]].setdefault(row["peer"], []).append(row["median_ns"])
-    peak = statistics.median(row["peak_gmacs"] for row in rows if "peak_gmacs" in row)
-    cpu = next(row["cpu"] for row in rows if "cpu" in row)
-    peers = [name for name, _, _ in PEERS if any(name in times[shape["name"]] for shape in shapes)]
-    text = [f"# {cpu}, {isa}, {datetime.date.today()}", "",
-            f"One core; 100 % = {peak:.0f} GMAC/s, measured beside. Times are medians of {rows[-1]['round']} "
-            "rounds. Ratios are the peer's time by qexact's: above 1 qexact is faster.", ""]
-    columns = ["shape", "qexact µs", "GMAC/s", "% of peak", "best peer", "ratio", *peers]
-    text += [f"| {' | '.join(columns)} |", f"|---|--:|--:|--:|---|--:|{'--:|' * len(peers)}"]
-    groups = collections.defaultdict(list)
-    for shape in shapes:
-        median = {peer: statistics.median(ns) for peer, ns in times[shape["name"]].items()}
-        if "qexact" not in median:
-            text.append(f"| {shape['name']} | wrong |")
-            continue
-        ours = median.pop("qexact")
-        ratios = {peer: ns / ours for peer, ns in median.items()}
-        gmacs = shape["macs"] / ours
-        best = min(ratios, key=ratios.get, default="none")
-        cells = [shape["name"], f"{ours / 1e3:.2f}", f"{gmacs:.0f}", f"{100 * gmacs / peak:.0f}", best,
-                 f"{ratios[best]:.2f}" if ratios else ""]
-        text.append(f"| {' | '.join(cells + [f'{ratios[p]:.2f}' if p in ratios else '' for p in peers])} |")
-        if ratios:
-            groups[kind(shape)].append((ratios, best))
-    left_out = collections.defaultdict(set)
-    for row in rows:
-        if "error" in row and row["peer"] != "qexact":
-            left_out[row["peer"], row["error"]].add(row["name"])
-    text += ["", *(f"* {peer} is left out of {len(names)} shapes: {error}." for (peer, error), names in left_out.items())]
-    text += ["", "| group | shapes | ratio to the best peer (geomean) | faster than every peer | " + " | ".join(peers) + " |",
-             f"|---|--:|--:|--:|{'--:|' * len(peers)}"]
-    for group, members in [*groups.items(), ("all", [member for members in groups.values() for member in members])]:
-        bests = [ratios[best] for ratios, best in members]
-        cells = [group, str(len(members)), f"{geomean(bests):.2f}", str(sum(best > 1 for best in bests))]
-        for peer in peers:
-            values = [ratios[peer] for ratios, _ in members if peer in ratios]
-            cells.append(f"{geomean(values):.2f}" if values else "")
-        text.append(f"| {' | '.join(cells)} |")
-    return "\n".join(text) + "\n"
-
-
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shapes", type=pathlib.Path, default=HERE.parent / "shapes.json", help="a file of shapes")
@@ -192,9 +124,9 @@ def main():
     folder = given.output / f"{slug}-{datetime.date.today()}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{given.isa}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / f"{given.isa}.md").write_text(table(given.isa, shapes, rows))
+    for script in ["table.py", "plot.py"]:
+        subprocess.run([PYTHON, HERE / script, folder / f"{given.isa}.jsonl", "--shapes", given.shapes], check=True)
     print((folder / f"{given.isa}.md").read_text())
-    subprocess.run([PYTHON, HERE / "plot.py", folder / f"{given.isa}.jsonl", "--shapes", given.shapes], check=True)
     return any("error" in row for row in rows if row["peer"] == "qexact")
 
 

@@ -200,7 +200,7 @@ fn layers_are_timed_and_each_is_a_line_of_json() {
     let text = expect(0, &[&cases[..], &["--json", &json, "--isa", "reference"]].concat());
     contains(
         &text,
-        &["linear m2k30n20", "conv1", "whole network", "GMAC/s", "cases stem", "compared with the reference"],
+        &["linear m2k30n20", "conv1", "whole network", "GMAC/s", "3-channel 3x3 stem", "compared with the reference"],
     );
     let lines = std::fs::read_to_string(&json).unwrap();
     let rows: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -221,7 +221,7 @@ fn layers_are_timed_and_each_is_a_line_of_json() {
     let shapes = file("shapes.json", shapes);
     for mode in ["warm", "cold", "pack"] {
         let text = expect(0, &["bench", "--shapes", &shapes, "--seconds", "0.001", "--mode", mode, "--core", "0"]);
-        contains(&text, &["g M=1", &format!("mode {mode}, 1 threads, cores 0")]);
+        contains(&text, &["linear M=1", &format!("mode {mode}, 1 threads, cores 0")]);
     }
 }
 

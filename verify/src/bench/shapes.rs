@@ -141,19 +141,23 @@ impl Shape {
         }
     }
 
-    /// The group and what limits layers of its kind: `mobilenet_v2 depthwise`, `bert M=1`.
+    /// Layers that the same things limit: `linear M=1`, `depthwise 3x3 stride 2`, `resnet50 1x1`.
     pub fn class(&self) -> String {
-        let Conv { batch, in_channels, groups, .. } = self.conv;
-        let kind = match (self.linear, self.conv.taps()) {
-            (true, _) if batch == 1 => "M=1",
-            (true, _) => "M>1",
-            _ if self.conv.is_depthwise() => "depthwise",
-            _ if in_channels <= 3 => "stem",
-            _ if groups > 1 => "grouped",
-            (_, 1) => "1x1",
-            _ => "kxk",
+        let Conv { batch, in_channels, out_channels, groups, axes } = &self.conv;
+        let window = match axes.map(|axis| axis.kernel) {
+            [1, height, width] => format!("{height}x{width}"),
+            [depth, height, width] => format!("{depth}x{height}x{width}"),
         };
-        format!("{} {kind}", self.group)
+        let stride = axes.map(|axis| axis.stride).into_iter().max().unwrap_or(1);
+        match (self.linear, *batch) {
+            (true, 1) => "linear M=1".into(),
+            (true, 16..) if *in_channels >= 512 && *out_channels >= 64 => "linear GEMM".into(),
+            (true, _) => "linear other".into(),
+            _ if self.conv.is_depthwise() => format!("depthwise {window} stride {stride}"),
+            _ if *groups > 1 => "grouped".into(),
+            _ if *in_channels <= 3 => format!("{in_channels}-channel {window} stem"),
+            _ => format!("{} {window}", self.group),
+        }
     }
 }
 
@@ -193,9 +197,27 @@ mod tests {
         let lines: Vec<_> = shapes.iter().map(Shape::line).collect();
         assert_eq!(lines, ["linear m2k3n4", "conv ic4oc6g2ih8kh3sh2ph1iw9kw2"]);
         assert_eq!([shapes[0].op(), shapes[1].op()], ["linear", "conv"]);
-        assert_eq!([shapes[0].class(), shapes[1].class()], ["g M>1", "g grouped"]);
         for shape in shapes {
             assert_eq!(Shape::parse_line(&shape.line(), "").unwrap().conv, shape.conv);
+        }
+    }
+
+    #[test]
+    fn layers_are_classed_by_what_limits_them() {
+        for (line, class) in [
+            ("linear m1k512n64", "linear M=1"),
+            ("linear m16k512n64", "linear GEMM"),
+            ("linear m15k512n64", "linear other"),
+            ("linear m16k511n64", "linear other"),
+            ("linear m16k512n63", "linear other"),
+            ("conv ic8oc8g8ih8kh3sh2ph1", "depthwise 3x3 stride 2"),
+            ("conv ic8oc8g2ih8kh3ph1", "grouped"),
+            ("conv ic3oc64ih224kh7sh2ph3", "3-channel 7x7 stem"),
+            ("conv ic1oc8ih8kh3ph1", "1-channel 3x3 stem"),
+            ("conv ic4oc8ih8kh1", "net 1x1"),
+            ("conv ic4oc8id8kd5ih8kh3kw1", "net 5x3x1"),
+        ] {
+            assert_eq!(Shape::parse_line(line, "net").unwrap().class(), class, "{line}");
         }
     }
 
