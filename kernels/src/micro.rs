@@ -120,7 +120,7 @@ impl Tile<'_> {
             ahead_step: 0,
             widened: null_mut(),
             row_sums: null(),
-            initial: epilogue.initial[first..].as_ptr(),
+            initial: epilogue.initial.as_ptr().wrapping_add(first),
             first,
             epilogue,
             output: null_mut(),

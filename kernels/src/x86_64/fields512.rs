@@ -125,6 +125,9 @@ unsafe fn tiles<
     // SAFETY: 16 bytes.
     let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(weight_of.as_ptr().cast()) });
     let mask = _mm512_set1_epi8((1 << BITS) - 1);
+    // Eight quads of eight rows and one vector leave registers, which the compiler fills with the codes of quads to come
+    // until it runs out of them.
+    let unrolled = BITS > 1 || NV > 1 || MR < 8;
     let mut ahead = t.ahead;
     for top in (0..t.count).step_by(MR) {
         // SAFETY: a pointer a row, and initial values for all channels of the panel.
@@ -137,7 +140,7 @@ unsafe fn tiles<
             let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
             let end = at + 4 * t.quads as isize;
             let step = 4 * quads.max(U) as isize;
-            while at + step <= end {
+            while unrolled && at + step <= end {
                 for first in (0..quads.max(U)).step_by(quads) {
                     // SAFETY: the panel holds a vector for every `quads` quads of a run.
                     let mut packed = unsafe { load::<NV>(w) };

@@ -228,6 +228,8 @@ unsafe fn window_tiles<const STRIDE: usize, const STORE: Store, const BIAS: bool
     t: &Tile<'_>,
     corrections: Option<&[[__m512i; 1]; ROWS]>,
 ) {
+    // Other stores branch, and loads of all pixels would come before the branches and wait on the stack.
+    let early = if STORE == CODES { EARLY } else { 0 };
     let (mut sums, mut y) = ([_mm512_setzero_si512(); ROWS], null_mut::<u8>());
     for line in 0..t.lines {
         for tile in 0..t.count.div_ceil(ROWS) {
@@ -237,13 +239,13 @@ unsafe fn window_tiles<const STRIDE: usize, const STORE: Store, const BIAS: bool
             unsafe {
                 let x = (*t.rows).add(pixel * STRIDE * 64 + t.channel + line * t.line_input);
                 let mut acc = [[_mm512_setzero_si512()]; ROWS];
-                for i in 0..EARLY {
+                for i in 0..early {
                     acc[i] = [window_sum(x.add(i * STRIDE * 64), t)];
                 }
                 if !y.is_null() {
                     store_pixels::<ROWS, STORE, BIAS>(sums, y, t);
                 }
-                for i in EARLY..ROWS {
+                for i in early..ROWS {
                     acc[i] = [window_sum(x.add(i * STRIDE * 64), t)];
                 }
                 sums = subtract(in_order::<ROWS, 1, 1>(acc), corrections);

@@ -233,29 +233,29 @@ unsafe fn shared<const MR: usize, const PAIRS: usize, const STRIDE: usize>(
 ) -> [[__m256i; 1]; MR] {
     // SAFETY: passed on.
     let mut acc = [[unsafe { initial(v, t) }]; MR];
-    for row in 0..3 {
+    // One loop over rows and pairs, which the compiler does not unroll: with four pairs at once two sums go to the stack.
+    for step in 0..3 * PAIRS {
+        let (row, pair) = (step / PAIRS, step % PAIRS);
         let x = staged.wrapping_add(t.channel + row * t.block);
-        for pair in 0..PAIRS {
-            let mut weights = [_mm256_setzero_si256(); 3];
-            for k in 0..3 {
-                let at = ((k * 3 + row) * PAIRS + pair) * PAIR + 32 * v;
-                // SAFETY: the panel holds PAIRS · PAIR bytes for every column and row of the window.
-                weights[k] = unsafe { _mm256_loadu_si256(t.weights.wrapping_add(at).cast()) };
-            }
-            // Column c · STRIDE + phase is pixel c's and, STRIDE taps further on each, those before.
-            for c in 0..MR + 2 / STRIDE {
-                for phase in 0..STRIDE {
-                    let column = c * STRIDE + phase;
-                    if column >= (MR - 1) * STRIDE + 3 {
-                        continue;
-                    }
-                    // SAFETY: the columns of the tile's pixels are staged.
-                    let codes = unsafe { broadcast::<PAIRS>(x.wrapping_add(column * CELL), v, pair) };
-                    for k in 0..3 {
-                        if k % STRIDE == phase && c >= k / STRIDE && c - k / STRIDE < MR {
-                            let i = c - k / STRIDE;
-                            acc[i][0] = _mm256_add_epi32(acc[i][0], _mm256_madd_epi16(codes, weights[k]));
-                        }
+        let mut weights = [_mm256_setzero_si256(); 3];
+        for k in 0..3 {
+            let at = (k * 3 * PAIRS + step) * PAIR + 32 * v;
+            // SAFETY: the panel holds PAIRS · PAIR bytes for every column and row of the window.
+            weights[k] = unsafe { _mm256_loadu_si256(t.weights.wrapping_add(at).cast()) };
+        }
+        // Column c · STRIDE + phase is pixel c's and, STRIDE taps further on each, those before.
+        for c in 0..MR + 2 / STRIDE {
+            for phase in 0..STRIDE {
+                let column = c * STRIDE + phase;
+                if column >= (MR - 1) * STRIDE + 3 {
+                    continue;
+                }
+                // SAFETY: the columns of the tile's pixels are staged.
+                let codes = unsafe { broadcast::<PAIRS>(x.wrapping_add(column * CELL), v, pair) };
+                for k in 0..3 {
+                    if k % STRIDE == phase && c >= k / STRIDE && c - k / STRIDE < MR {
+                        let i = c - k / STRIDE;
+                        acc[i][0] = _mm256_add_epi32(acc[i][0], _mm256_madd_epi16(codes, weights[k]));
                     }
                 }
             }

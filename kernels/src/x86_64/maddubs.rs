@@ -17,8 +17,9 @@ use crate::micro::{Kind, Microkernel, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
 
-/// Register budget of the largest tile: 6 × 2 sums, 2 of weights, 1 of codes, 1 of products: 16 of 16. VPMADDWD takes its
-/// ones from memory. Of several steps, those are sums in 16 bits, and accumulators wait in memory until all are added.
+/// Register budget of the largest tile: 6 × 2 sums, 2 of weights, 1 of codes, 1 of products: 16 of 16. That is one less
+/// than with the ones of VPMADDWD: the compiler keeps one of the sums on the stack. Of several steps, those are sums in 16
+/// bits, and accumulators wait in memory until all are added.
 const ROWS: usize = 6;
 const _: () = assert!(ROWS * 2 + 4 <= 16);
 
