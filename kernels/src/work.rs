@@ -9,18 +9,12 @@ pub(crate) struct Work {
     pub columns: usize,
     /// … and steps of the kernel's loop, quads of codes or pairs, for each of them.
     pub steps: usize,
-    /// Bytes of a step's weights, where they are widened beforehand.
-    pub widened: usize,
 }
 
 /// Rows that a tile takes as long for as for less: the dot products of fewer wait for each other, or for weights.
 const FEW: usize = 5;
 /// What a tile costs beyond its products, in steps of a row.
 const TILE: usize = 16;
-/// Widened weights of a tile's steps that stay in the L1 cache beside its codes …
-const NEAR: usize = 40 << 10;
-/// … and how many steps take as long as one more, where there are more of them.
-const FAR: usize = 24;
 /// What it costs to store a row elsewhere first, in steps.
 const MOVE: usize = 4;
 /// What it costs to add a row to sums, in steps.
@@ -30,7 +24,6 @@ impl Work {
     /// Steps of a row that tiles of some rows take, of so many steps each.
     pub(crate) fn of(&self, rows: usize, steps: usize) -> usize {
         let tiles = rows.div_ceil(self.rows);
-        let steps = if self.widened * steps > NEAR { steps + steps / FAR } else { steps };
         tiles * TILE + rows.max(tiles * FEW) * steps
     }
 
@@ -58,7 +51,7 @@ mod tests {
     #[test]
     fn lines_are_divided_where_that_leaves_enough_to_a_tile() {
         let divides = |rows, channels: usize, size: usize, lines: usize| {
-            let work = Work { rows, columns: 3, steps: 3 * channels / 4, widened: 0 };
+            let work = Work { rows, columns: 3, steps: 3 * channels / 4 };
             let [together, apart] = work.of_spans([(lines, 2), (lines * (size - 2), 3), (lines, 2)].into_iter());
             apart < together
         };
