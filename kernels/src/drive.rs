@@ -73,7 +73,7 @@ impl Packed {
             Kind::Gemm => {
                 let gather = Gather::new(shape, runs, kernel, layer.input())?;
                 let (panels, order) = gemm_panels(layer, lanes, kernel.vectors);
-                let packing = (gather.offsets.len(), gather.run_len);
+                let packing = (gather.whole.runs.len(), gather.run_len);
                 let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
                 (Reads::Runs(Box::new(gather)), weights, order)
             }
@@ -81,7 +81,7 @@ impl Packed {
             Kind::Depthwise => {
                 let gather = Gather::new(shape, Runs::Taps, kernel, layer.input())?;
                 let (panels, order) = depthwise_panels(layer, lanes);
-                let packing = (1, gather.offsets.len());
+                let packing = (1, gather.whole.runs.len());
                 let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
                 (Reads::Runs(Box::new(gather)), weights, order)
             }
@@ -92,8 +92,8 @@ impl Packed {
             }
         };
         let sums = match &reads {
-            Reads::Runs(gather) => ColumnSums::of(layer, [gather.pieces, gather.columns], gather.offsets.len()),
-            Reads::Rows(_) => ColumnSums::of(layer, [1, 1], 1),
+            Reads::Runs(gather) => ColumnSums::of(layer, [gather.pieces, gather.columns]),
+            Reads::Rows(_) => ColumnSums::of(layer, [1, 1]),
         };
         let (epilogue, store) = (Epilogue::default(), ACCUMULATORS);
         let channels = shape.out_channels;
@@ -433,14 +433,13 @@ impl Driver<'_> {
         let flip = if self.signed && matches!(gather.element, Element::Byte) { 0x80 } else { 0 };
         for strip in &block.strips[..block.count] {
             let view = &gather.views[strip.view as usize];
-            let (runs, codes, size) = (&gather.offsets[view.runs.clone()], &view.codes, gather.element.size());
-            let first = self.input_channel(gather, panel) + codes.start * size;
+            let (first, len) = (self.input_channel(gather, panel), view.codes * gather.element.size());
             for row in (strip.at..strip.at + strip.rows).map(|row| row as usize) {
                 let mut sum = 0u32;
-                for &offset in runs {
-                    let run = block.rows[row].wrapping_offset(offset).wrapping_add(first);
-                    // SAFETY: every run is readable for `run_len` elements, of which these are some.
-                    let run = unsafe { core::slice::from_raw_parts(run, codes.len() * size) };
+                for run in &gather.runs[view.runs.clone()] {
+                    let codes = block.rows[row].wrapping_offset(run.codes).wrapping_add(first);
+                    // SAFETY: every run is readable for the elements of its view.
+                    let run = unsafe { core::slice::from_raw_parts(codes, len) };
                     sum = run.iter().fold(sum, |sum, &x| sum.wrapping_add(u32::from(x ^ flip)));
                 }
                 block.row_sums[row] = sum as i32;
@@ -487,22 +486,14 @@ impl Driver<'_> {
         } else if far {
             tile.ahead_step = 0;
         }
-        let first = self.input_channel(gather, panel);
-        let next = weights.of_panel(panel, 0).wrapping_add(tile.panel_bytes);
+        tile.channel = self.input_channel(gather, panel);
+        tile.weights = weights.of_panel(panel, 0);
+        let next = tile.weights.wrapping_add(tile.panel_bytes);
         for strip in &block.strips[..block.count] {
             let (mut at, end, view) = (strip.at as usize, (strip.at + strip.rows) as usize, strip.view as usize);
             let View { runs, codes, .. } = &gather.views[view];
-            tile.channel = first + codes.start * gather.element.size();
-            (tile.quads, tile.pairs) = (codes.len().div_ceil(4), codes.len().div_ceil(2));
-            tile.offsets = gather.offsets[runs.start..].as_ptr();
-            tile.runs = runs.len();
-            (tile.weights, tile.gap) = (weights.of_panel(panel, runs.start), 0);
-            if codes.len() < gather.run_len {
-                // Whole groups of weights.
-                let bytes = |codes| panel.run_bytes * codes / gather.run_len;
-                tile.weights = tile.weights.wrapping_add(bytes(codes.start));
-                tile.gap = bytes(gather.run_len - codes.len());
-            }
+            tile.runs = &gather.runs[runs.clone()];
+            (tile.quads, tile.pairs) = (codes.div_ceil(4), codes.div_ceil(2));
             tile.initial = epilogue.initial[view * order.len() + panel.first..].as_ptr();
             let tile_rows = strip.tile as usize;
             let call = (kernel.tile)(tile_rows, panel.vectors, self.signed, *store);
@@ -516,7 +507,8 @@ impl Driver<'_> {
                 // Where weights are used again and again, every tile asks for its share of the next panel's; weights that
                 // are used once are asked for a little ahead of their use.
                 tile.ahead = if once {
-                    tile.weights.wrapping_add(if far { 0 } else { AHEAD })
+                    let first = tile.runs.first().map_or(0, |run| run.weights);
+                    weights.of_panel(panel, first).wrapping_add(if far { 0 } else { AHEAD })
                 } else {
                     next.wrapping_add((width * 4 * quads * block.share) >> 16)
                 };

@@ -182,13 +182,13 @@ impl ColumnSums {
         ColumnSums { shifted, parts_of: [1, 1], zero_points, parts: vec![[0; 2]; channels] }
     }
 
-    /// What can be left out of a kernel: equal `pieces`, and equal `columns` of each of the `runs` that it has.
-    pub(crate) fn of(layer: &Layer<'_>, [pieces, columns]: [usize; 2], runs: usize) -> ColumnSums {
-        let depth = layer.shape().depth();
+    /// What can be left out of a kernel: equal `pieces`, and equal `columns` of each of its rows.
+    pub(crate) fn of(layer: &Layer<'_>, [pieces, columns]: [usize; 2]) -> ColumnSums {
+        let (depth, axes) = (layer.shape().depth(), &layer.shape().axes);
         let parts_of = [pieces, columns];
         let mut sums = ColumnSums { shifted: Vec::new(), parts_of, zero_points: Vec::new(), parts: Vec::new() };
-        // Only where columns can be left out do runs count.
-        let in_piece = if columns > 1 { runs / pieces * columns } else { 1 };
+        // Only where columns can be left out do rows count.
+        let in_piece = if columns > 1 { axes[0].kernel * axes[1].kernel / pieces * columns } else { 1 };
         for (channel, weights) in layer.weight().chunks_exact(depth).enumerate() {
             let zero = layer.weight_zero_point(channel);
             let mut parts = [0; 2];

@@ -1,10 +1,10 @@
 //! Where the rows of a tile lie in the input.
 //!
-//! A row of the output (one pixel) reads one contiguous run of codes a tap, or a kernel row. In memory that holds
+//! A row of the output (one pixel) reads one contiguous [`Run`] of codes a tap, or a kernel row. In memory that holds
 //! the padding, the distance from the first code of a row to a run is the same for all rows:
 //!
 //! ```text
-//! address(row, run) = rows[row] + offsets[run]
+//! address(row, run) = rows[row] + run.codes
 //! ```
 //!
 //! Codes are read as bytes, where they lie if possible. Where a kernel needs them to be something else, words or unsigned
@@ -14,7 +14,7 @@
 //! stays in cache. Two things keep most layers from being copied: without padding along the width there is nothing to
 //! put in place, and kernel rows that lie above or below the image are left out instead (their products are 0): output
 //! rows that see the same kernel rows form a [`View`]. Of output rows that see all of them, pixels at the edges can leave
-//! out kernel columns likewise, where that pays: see [`spans`].
+//! out kernel columns likewise, where that pays: taps, or the ends of kernel rows. See [`spans`].
 //!
 //! Where little of the kernel meets the image, as on images hardly larger than the kernel, each tap is a view of its own, of
 //! the pixels that see it: an output is the sum of what as many tiles as it sees taps add to it, no padding is read, and
@@ -22,7 +22,7 @@
 
 use crate::band_copy::BandCopy;
 use crate::element::Element;
-use crate::micro::{Kind, MOST_BLOCK_ROWS, Microkernel};
+use crate::micro::{Kind, MOST_BLOCK_ROWS, Microkernel, Run};
 use crate::spans::{self, Span};
 use crate::taps::{outputs_seeing, taps_seen};
 use crate::work::Work;
@@ -35,21 +35,21 @@ use qexact_reference::{Axis, CodeType, Conv, Error};
 pub(crate) struct View {
     /// Pieces of the kernel, see [`Gather::pieces`].
     pub pieces: Range<usize>,
-    /// Columns of each of their runs, see [`Gather::columns`].
+    /// Columns of each of their rows, see [`Gather::columns`].
     pub columns: Range<usize>,
-    /// Runs of the pieces …
+    /// Where their runs are in [`Gather::runs`].
     pub runs: Range<usize>,
-    /// … and codes of the columns.
-    pub codes: Range<usize>,
+    /// Codes of each run. Whole quads of them are read; what follows the last code meets weights of 0.
+    pub codes: usize,
 }
 
 impl View {
     /// A kernel of one piece and one column, without anything to read.
-    pub(crate) const WHOLE: View = View { pieces: 0..1, columns: 0..1, runs: 0..0, codes: 0..0 };
+    pub(crate) const WHOLE: View = View { pieces: 0..1, columns: 0..1, runs: 0..0, codes: 0 };
 
     /// Quads that it reads.
     pub(crate) fn quads(&self) -> usize {
-        self.runs.len() * self.codes.len().div_ceil(4)
+        self.runs.len() * self.codes.div_ceil(4)
     }
 }
 
@@ -57,9 +57,11 @@ impl View {
 pub(crate) struct Gather {
     /// Output extents.
     outputs: [usize; 3],
-    /// Where runs are, in bytes after their row.
-    pub offsets: Vec<isize>,
-    /// Codes of a run. Whole quads of them are read; what follows the last code meets weights of 0.
+    /// Runs of the whole kernel in the order of its weights, and after that those of each view that leaves out columns.
+    pub runs: Vec<Run>,
+    /// What sees the whole kernel.
+    pub whole: View,
+    /// Codes of a run of it.
     pub run_len: usize,
     /// What a code is in the memory that rows are read from.
     pub element: Element,
@@ -67,7 +69,7 @@ pub(crate) struct Gather {
     channels: usize,
     /// Parts of the kernel that may be left out: its rows, or the whole kernel.
     pub pieces: usize,
-    /// Parts of a run that may be left out: its taps, or the whole run.
+    /// Parts of each kernel row that may be left out: its taps, or none but the whole row.
     pub columns: usize,
     /// What output rows see, each one choice of pieces, and after that what pixels of `spans` see.
     pub views: Vec<View>,
@@ -122,7 +124,9 @@ impl Gather {
         let groups = kernel.format.group().is_some_and(|group| shape.group_inputs().is_multiple_of(group));
         if kernel.kind == Kind::Gemm && groups && shape.axes.iter().any(|axis| axis.padding != [0, 0]) {
             let by_taps = Gather::by(shape, Runs::SeenTaps, kernel, input)?;
-            if by_taps.work() < gather.work() {
+            // Widened weights stay in the L1 cache tap by tap, which is worth as much as the columns of taps.
+            let divided = kernel.widened == 0 || runs == Runs::KernelRows;
+            if by_taps.work(false) < gather.work(divided) {
                 return Ok(by_taps);
             }
         }
@@ -167,25 +171,31 @@ impl Gather {
             let start = -(before as isize);
             (Source::Input { pitch: pitch.map(|p| p as isize), start }, [plane, row])
         };
-        let mut offsets = Vec::new();
-        for z in 0..depth.kernel {
-            // A copy holds only the planes that a band reads.
-            let z = if copied { z * plane } else { z * depth.dilation * plane };
-            for y in 0..height.kernel {
-                let across = if runs == Runs::KernelRows { 1 } else { width.kernel };
-                offsets.extend(
-                    (0..across)
-                        .map(|x| z + y * height.dilation * row + x * width.dilation * channels)
-                        .map(|codes| (codes * element.size()) as isize),
-                );
-            }
-        }
-        let steps = offsets.len() * channels.div_ceil(element.step());
+        // A copy holds only the planes that a band reads.
+        let plane = if copied { plane } else { depth.dilation * plane };
+        let rows =
+            (0..depth.kernel).flat_map(|z| (0..height.kernel).map(move |y| z * plane + y * height.dilation * row));
+        let run_steps = kernel.format.steps_of(run_len);
+        let is_row = runs == Runs::KernelRows;
+        let [row_steps, tap_steps] =
+            if is_row { [run_steps, channels / kernel.format.depth()] } else { [width.kernel * run_steps, run_steps] };
+        // Some columns of all rows: one run each, or one for each tap.
+        let runs_of = |columns: &Range<usize>| -> Vec<Run> {
+            let first = if is_row { columns.start..columns.start + 1 } else { columns.clone() };
+            let run = |at: usize, row: usize, x: usize| Run {
+                codes: ((row + x * width.dilation * channels) * element.size()) as isize,
+                weights: at * row_steps + x * tap_steps,
+            };
+            rows.clone().enumerate().flat_map(|(at, row)| first.clone().map(move |x| run(at, row, x))).collect()
+        };
+        let steps = depth.kernel * height.kernel * shape.group_inputs().div_ceil(element.step());
         let work = Work { rows: kernel.rows, columns: width.kernel, steps };
         let pieces_of = |y| if by_rows { taps_seen(&height, y) } else { 0..1 };
+        let list = runs_of(&(0..width.kernel));
         let mut gather = Gather {
             outputs,
-            offsets,
+            whole: View { pieces: 0..pieces, columns: 0..1, runs: 0..list.len(), codes: run_len },
+            runs: list,
             run_len,
             element,
             channels,
@@ -199,42 +209,44 @@ impl Gather {
             source,
         };
         if by_taps {
-            gather.views = (0..taps).map(|tap| gather.view_of_parts(tap..tap + 1, 0..1)).collect();
+            gather.views = (0..taps).map(|tap| gather.view_of_pieces(tap..tap + 1)).collect();
             gather.seeing = (0..taps).map(|tap| outputs_seeing(shape, tap)).collect();
             return Ok(gather);
         }
         // What is left out of a run must be whole groups of weights that are packed, or proven, together.
-        let groups = kernel.format.group().is_some_and(|group| channels.is_multiple_of(group));
-        if runs == Runs::KernelRows && padded(&width) && groups {
-            let whole = (0..outputs[1]).filter(|&y| pieces_of(y).len() == pieces).count();
-            gather.divide_lines(whole, &width);
+        let groups = kernel.format.group().is_some_and(|group| !is_row || channels.is_multiple_of(group));
+        if kernel.kind == Kind::Gemm && padded(&width) && groups {
+            let lines = (0..outputs[1]).filter(|&y| pieces_of(y).len() == pieces).count();
+            gather.divide_lines(lines, &width);
+            gather.whole.columns = 0..gather.columns;
         }
         for pieces in (0..outputs[1]).map(pieces_of) {
             let known = gather.views.iter().rposition(|view| view.pieces == pieces);
             gather.view_of.push(known.unwrap_or(gather.views.len()));
             if known.is_none() {
-                gather.views.push(gather.view_of_parts(pieces, 0..gather.columns));
+                gather.views.push(gather.view_of_pieces(pieces));
             }
         }
-        let divided = gather.spans.iter().map(|span| gather.view_of_parts(0..pieces, span.columns.clone()));
-        gather.views.extend(divided.collect::<Vec<_>>());
+        for Span { columns, .. } in &gather.spans {
+            let first = gather.runs.len();
+            gather.runs.extend(runs_of(columns));
+            let codes = if is_row { columns.len() * channels } else { run_len };
+            let runs = first..gather.runs.len();
+            gather.views.push(View { pieces: 0..pieces, columns: columns.clone(), runs, codes });
+        }
         Ok(gather)
     }
 
-    fn view_of_parts(&self, pieces: Range<usize>, columns: Range<usize>) -> View {
-        let (runs, codes) = (self.offsets.len() / self.pieces, self.run_len / self.columns);
-        View {
-            runs: pieces.start * runs..pieces.end * runs,
-            codes: columns.start * codes..columns.end * codes,
-            pieces,
-            columns,
-        }
+    /// Pieces of the kernel with all columns.
+    fn view_of_pieces(&self, pieces: Range<usize>) -> View {
+        let runs = self.whole.runs.len() / self.pieces;
+        View { runs: pieces.start * runs..pieces.end * runs, pieces, ..self.whole.clone() }
     }
 
-    /// What an image takes, in steps of a row.
-    fn work(&self) -> usize {
+    /// What an image takes, in steps of a row, its lines `divided` where that pays.
+    fn work(&self, divided: bool) -> usize {
         let [depth, height, width] = self.outputs;
-        let steps = |view: &View| view.runs.len() * view.codes.len().div_ceil(self.element.step());
+        let steps = |view: &View| view.runs.len() * view.codes.div_ceil(self.element.step());
         if self.is_by_taps() {
             let rows = |seeing: &[Range<usize>; 3]| seeing.iter().map(|outputs| outputs.len()).product();
             let parts = self.seeing.iter().zip(&self.views).map(|(seeing, view)| (rows(seeing), steps(view)));
@@ -246,7 +258,8 @@ impl Gather {
                 return self.work.of(lines.len() * width, steps(view));
             }
             let spans = self.spans.iter().map(|span| (lines.len() * span.pixels.len(), span.columns.len()));
-            self.work.of_spans(spans).into_iter().fold(usize::MAX, usize::min)
+            let [together, apart] = self.work.of_spans(spans);
+            if divided { together.min(apart) } else { together }
         });
         depth * lines.sum::<usize>()
     }
@@ -503,6 +516,13 @@ mod tests {
             "conv ic64oc50ih28kh5ph2",
             "conv ic32oc40id3ih12kd2kh3ph1",
             "conv ic64oc50ih20iw2kh3kw7ph0pw3",
+            // Taps by themselves, of any number of channels: dilated, with strides, wide padding; of groups.
+            "conv ic128oc40ih16kh3ph2dh2",
+            "conv ic64oc33ih24iw20kh3ph2dh2sw2",
+            "conv ic32oc40id3ih12kd2kh3ph2dh2",
+            "conv ic128oc64g2ih14kh3ph1",
+            "conv ic67oc40ih14kh3ph3dh3",
+            "conv ic198oc70g2ih14kh3ph1",
         ] {
             assert_eq!(divided(shape), [true; 3], "{shape}");
         }
@@ -512,8 +532,8 @@ mod tests {
             "conv ic127oc40ih7kh3ph1",
             "conv ic128oc40ih7kh3",
             "conv ic128oc40ih7kh3ph1pw0",
-            "conv ic128oc40ih9kh3ph1dh2dw2",
-            "conv ic128oc64g2ih9kh3ph1",
+            "conv ic4oc40ih14kh3ph2dh2",
+            "conv ic32oc64g2ih14kh3ph1",
             "conv ic512oc512ih4kh3ph1",
         ] {
             assert_eq!(divided(shape), [false; 3], "{shape}");
@@ -532,11 +552,19 @@ mod tests {
             "conv ic64oc50ih20iw7kh3ph6dh6",
             "conv ic64oc48id3ih3kd3kh3pd1ph1",
             "conv n2ic128oc66g2ih2kh3ph1",
-            "conv ic128oc50ih1iw20kh1kw3ph0pw12dw12",
-            "conv ic256oc50g2ih2kh1ph3:4",
             "conv ic64oc50ih1iw700kh1kw3ph0pw400dw400",
         ] {
             assert_eq!(by_taps(shape), [true; 3], "{shape}");
+        }
+        // Spans leave out as much, but not with widened weights.
+        for shape in [
+            "conv ic128oc50ih1iw20kh1kw3ph0pw12dw12",
+            "conv ic256oc50g2ih2kh1ph3:4",
+            "conv ic64oc20ih20iw9kh3kw2ph0pw4dw3",
+            "conv ic64oc50ih30iw2kh3ph0pw6dw5",
+        ] {
+            assert_eq!(by_taps(shape), [true, false, false], "{shape}");
+            assert_eq!(divided(shape), [false, true, true], "{shape}");
         }
         // Tiles that have more to multiply lose less to padding than to sums in memory, on AVX-512 first.
         assert_eq!(by_taps("conv ic512oc512ih7kh3ph1"), [true, true, false]);

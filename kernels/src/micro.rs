@@ -1,14 +1,13 @@
 //! Microkernels: one call computes a tile of outputs, from packed weights to stored codes.
 //!
 //! A tile is some rows (output pixels) by some channels (one panel of the packed weights). Its rows are
-//! gathered through pointers and offsets, so that matrix products and convolutions are the same loop:
+//! gathered through pointers and [`Run`]s, so that matrix products and convolutions are the same loop:
 //!
 //! ```text
-//! for run in 0..runs                          a run is a contiguous piece of every row: K, a tap, a kernel row
+//! for run of the tile                         a run is a contiguous piece of every row: K, a tap, a kernel row
 //!     for k in 0..run_len
 //!         for row, channel of the tile        in registers
-//!             acc[row][channel] += (rows[row] + offsets[run])[k] · weights[run][k][channel]
-//!     skip `gap` bytes of weights             none where the tile sees all columns of the kernel
+//!             acc[row][channel] += (rows[row] + run.codes)[k] · weights[run.weights..][k][channel]
 //! for row, channel of the tile
 //!     output[row][channel] = rule(acc[row][channel])              acc begins as initial[channel]
 //! ```
@@ -27,26 +26,24 @@ use qexact_reference::Axis;
 pub(crate) struct Tile<'a> {
     /// Where each row begins.
     pub rows: *const *const u8,
-    /// Where each run is, counted from its row.
-    pub offsets: *const isize,
-    /// Added to each of them, in bytes: the first input channel of the panel's group, or of a depthwise panel; for row
-    /// kernels also the first block of the row.
+    /// What is read of each row; not for row kernels.
+    pub runs: &'a [Run],
+    /// Added to where each run is, in bytes: the first input channel of the panel's group, or of a depthwise panel; for
+    /// row kernels also the first block of the row.
     pub channel: usize,
     /// Rows. GEMM functions compute tiles of a fixed number of rows, of which this is a multiple.
     pub count: usize,
-    /// Number of runs.
-    pub runs: usize,
-    /// Quads of codes of each run. Depthwise kernels, whose runs are taps, load whole blocks of channels instead; the
-    /// runs of row kernels are staged columns of so many blocks.
+    /// Quads of codes of each run. Depthwise kernels, whose runs are taps, load whole blocks of channels instead. Row
+    /// kernels: blocks of a staged column.
     pub quads: usize,
+    /// Staged columns that a pixel reads; row kernels only.
+    pub taps: usize,
     /// Pairs of codes of each run, for kernels that read words.
     pub pairs: usize,
     /// Quads of which products are added in 16 bits, for kernels of [`WeightFormat::SafeQuads`].
     pub steps: usize,
     /// The panel's weights.
     pub weights: *const u8,
-    /// Bytes of weights between those of one run and the next, which no row of the tile reads; GEMM only.
-    pub gap: usize,
     /// Weights that will be needed later, and bytes of them to ask for with every quad.
     pub ahead: *const u8,
     pub ahead_step: usize,
@@ -86,6 +83,15 @@ pub(crate) struct Tile<'a> {
     pub columns: Columns,
 }
 
+/// Codes that follow each other in every row of a tile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    /// Where they begin, in bytes after their row.
+    pub codes: isize,
+    /// Where their weights begin, counted from the panel's in steps of [`WeightFormat::depth`] codes; GEMM only.
+    pub weights: usize,
+}
+
 /// What a direct kernel reads: input rows where they lie, with padding to their left and right.
 #[derive(Clone, Copy)]
 pub(crate) struct Columns {
@@ -107,15 +113,14 @@ impl Tile<'_> {
     pub(crate) fn of(epilogue: &Epilogue, first: usize) -> Tile<'_> {
         Tile {
             rows: null(),
-            offsets: null(),
+            runs: &[],
             channel: 0,
             count: 0,
-            runs: 0,
             quads: 0,
+            taps: 0,
             pairs: 0,
             steps: 0,
             weights: null(),
-            gap: 0,
             ahead: null(),
             ahead_step: 0,
             widened: null_mut(),
@@ -166,11 +171,11 @@ pub(crate) type StageFn = unsafe fn(&Stage<'_>);
 ///
 /// # Safety
 /// * The CPU has the instruction set of the [`Microkernel`] it comes from.
-/// * `rows` holds a pointer a row and `offsets` an offset a run; their sum is readable from `channel` on
+/// * `rows` holds a pointer a row; where it and a run lead to is readable from `channel` on
 ///   for `quads` · 4 bytes or `pairs` · 2 words (GEMM) or for one block of channels (depthwise). Direct kernels: four
 ///   rows for every one or, with stride 1, two lines, each readable from `inside` columns for `channels` channels.
-/// * `widened` is writable for [`Microkernel::widened`] bytes for each of `runs` · `pairs` pairs.
-/// * `weights` points to one panel packed in the kernel's format for these runs, `gap` bytes apart.
+/// * `widened` is writable for [`Microkernel::widened`] bytes for each of as many runs · `pairs` pairs.
+/// * `weights` points to one panel packed in the kernel's format, which holds these runs' weights where they say.
 /// * `initial`, and from `first` on the vectors of `epilogue`, reach over all channels of the panel; `row_sums` holds
 ///   one element a row unless all weight zero points are 0.
 /// * Every row of `output` is writable for `channels` channels, which are no more than the panel has, or (GEMM) than it has

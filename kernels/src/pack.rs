@@ -34,6 +34,11 @@ impl WeightFormat {
         }
     }
 
+    /// Steps of so many elements of a run.
+    pub(crate) fn steps_of(self, run_len: usize) -> usize {
+        run_len.div_ceil(self.depth())
+    }
+
     /// Bytes of a weight, or of as many as share one.
     pub(crate) fn bytes(self) -> usize {
         match self {
@@ -82,16 +87,16 @@ pub(crate) struct Panel {
     pub channels: usize,
     /// Group of its channels; 0 for depthwise panels, which span groups.
     pub group: usize,
-    /// Offset of its weights in bytes, number of runs and distance from one to the next.
+    /// Offset of its weights in bytes, number of steps, each of weights that are packed together, and bytes of one.
     offset: usize,
-    runs: usize,
-    pub run_bytes: usize,
+    steps: usize,
+    step_bytes: usize,
 }
 
 impl Panel {
     /// A panel whose weights are yet to be packed.
     pub(crate) fn new(first: usize, vectors: usize, channel: usize, channels: usize, group: usize) -> Panel {
-        Panel { first, vectors, channel, channels, group, offset: 0, runs: 0, run_bytes: 0 }
+        Panel { first, vectors, channel, channels, group, offset: 0, steps: 0, step_bytes: 0 }
     }
 
     /// Whether another is like it, so that one call can go through both.
@@ -168,13 +173,13 @@ impl Weights {
     ) -> Weights {
         let depth = layer.shape().depth();
         debug_assert_eq!(runs * run_len, depth, "runs cover the products of an output");
-        let groups = run_len.div_ceil(format.depth());
+        let steps = runs * format.steps_of(run_len);
         let mut bytes = 0;
         for panel in &mut panels {
             panel.offset = bytes;
-            panel.runs = runs;
-            panel.run_bytes = groups * panel.vectors * lanes * format.group_bytes();
-            bytes += (runs * panel.run_bytes).next_multiple_of(64);
+            panel.steps = steps;
+            panel.step_bytes = panel.vectors * lanes * format.group_bytes();
+            bytes += (steps * panel.step_bytes).next_multiple_of(64);
         }
         let mut memory = Aligned::zeros(bytes);
         for panel in &panels {
@@ -182,14 +187,15 @@ impl Weights {
             let channels = &order[panel.first..][..width];
             let rows: Vec<Option<&[i8]>> =
                 channels.iter().map(|c| c.map(|c| &layer.weight()[c * depth..][..depth])).collect();
-            let memory = &mut memory[panel.offset..][..runs * panel.run_bytes];
+            let memory = &mut memory[panel.offset..][..steps * panel.step_bytes];
             match format {
                 WeightFormat::Quads | WeightFormat::SafeQuads { .. } => interleave::<4, 1>(&rows, run_len, memory),
                 WeightFormat::Long => {
-                    for (run, memory) in memory.chunks_exact_mut(panel.run_bytes).enumerate() {
+                    let run_bytes = steps / runs * panel.step_bytes;
+                    for (run, memory) in memory.chunks_exact_mut(run_bytes).enumerate() {
                         let rows = rows.iter().map(|row| row.map(|row| &row[run * run_len..][..run_len]));
                         let rows: Vec<_> = rows.collect();
-                        let bytes = panel.run_bytes / width * CHANNELS;
+                        let bytes = run_bytes / width * CHANNELS;
                         for (rows, memory) in rows.chunks(CHANNELS).zip(memory.chunks_exact_mut(bytes)) {
                             interleave::<LONG, 1>(rows, run_len, memory);
                         }
@@ -205,7 +211,7 @@ impl Weights {
 
     /// Bytes from a panel to the next.
     pub(crate) fn panel_bytes(&self, panel: &Panel) -> usize {
-        (panel.runs * panel.run_bytes).next_multiple_of(64)
+        (panel.steps * panel.step_bytes).next_multiple_of(64)
     }
 
     /// Packs whatever bytes a panel's weights are.
@@ -219,10 +225,10 @@ impl Weights {
         Weights { bytes: memory.into_iter().collect(), panels }
     }
 
-    /// The first byte of a panel's weights, from a run on.
-    pub(crate) fn of_panel(&self, panel: &Panel, run: usize) -> *const u8 {
+    /// The first byte of a panel's weights, from a step on.
+    pub(crate) fn of_panel(&self, panel: &Panel, step: usize) -> *const u8 {
         debug_assert!(panel.offset < self.bytes.len());
-        self.bytes.as_ptr().wrapping_add(panel.offset + run * panel.run_bytes)
+        self.bytes.as_ptr().wrapping_add(panel.offset + step * panel.step_bytes)
     }
 
     /// Bytes of packed weights.

@@ -56,6 +56,11 @@ mod tests {
         assert_eq!(divided(&width(7, 3, [1, 1], 1)), [(0..1, 1..3), (1..6, 0..3), (6..7, 0..2)]);
         assert_eq!(divided(&width(56, 3, [1, 1], 2)), [(0..1, 1..3), (1..28, 0..3)]);
         assert_eq!(divided(&width(9, 3, [0, 0], 1)), [(0..7, 0..3)]);
+        // Dilated, with a stride, and padding wider than the kernel.
+        let dilated = |input, kernel, padding, stride| Axis { dilation: 2, ..width(input, kernel, padding, stride) };
+        assert_eq!(divided(&dilated(8, 3, [2, 2], 1)), [(0..2, 1..3), (2..6, 0..3), (6..8, 0..2)]);
+        assert_eq!(divided(&dilated(9, 3, [3, 2], 2)), [(0..1, 2..3), (1..2, 1..3), (2..4, 0..3), (4..5, 0..2)]);
+        assert_eq!(divided(&dilated(2, 2, [4, 3], 1)), [(0..2, 0..0), (2..4, 1..2), (4..6, 0..1), (6..7, 0..0)]);
         // Five columns over two pixels, and pixels that see none of them.
         assert_eq!(divided(&width(2, 5, [2, 2], 1)), [(0..1, 2..4), (1..2, 1..3)]);
         assert_eq!(divided(&width(1, 2, [3, 0], 1)), [(0..2, 0..0), (2..3, 1..2)]);

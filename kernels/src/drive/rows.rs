@@ -322,7 +322,7 @@ impl Driver<'_> {
                 (count, size, (count > 0).then(function))
             });
             let (tile, direct) = self.row_tile(panel, &inside, distance);
-            let mut tile = Tile { runs: rows.taps, quads: rows.blocks, block: rows.block_len(), ..tile };
+            let mut tile = Tile { taps: rows.taps, quads: rows.blocks, block: rows.block_len(), ..tile };
             // Grouped kernels take all lines at once; what is not stored straight into the output is computed line by line.
             tile.lines = if grouped && direct { band.lines } else { 1 };
             tile.line_input = rows.step * tile.block;

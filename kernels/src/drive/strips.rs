@@ -32,7 +32,7 @@ impl Packed {
     pub(super) fn arrange(&self, gather: &Gather, block: &mut Block<'_>, divides: bool) {
         (block.count, block.quads, block.moved) = (0, 0, false);
         // The end of a tile overlaps with the beginning of the next where both fit into what the CPU looks at at once.
-        let short = gather.run_len * gather.offsets.len() <= SHORT_SUM;
+        let short = gather.run_len * gather.whole.runs.len() <= SHORT_SUM;
         let most = if short { self.kernel.rows.min(SHORT_ROWS) } else { self.kernel.rows };
         let (mut rest, mut at) = (block.range.clone(), 0);
         if gather.is_by_taps() {
@@ -57,7 +57,7 @@ impl Packed {
                 block.add_strips(gather, at, view, most);
             }
         }
-        let whole = gather.offsets.len() * gather.run_len.div_ceil(4);
+        let whole = gather.whole.quads();
         block.share = if block.quads > whole { (whole << 16) / block.quads } else { 1 << 16 };
     }
 }

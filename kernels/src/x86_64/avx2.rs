@@ -105,12 +105,11 @@ unsafe fn row<const NV: usize, const STORE: Store>(t: &Tile<'_>) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn row_of_panel<const NV: usize, const STORE: Store>(t: &Tile<'_>) {
     for top in 0..t.count {
-        let mut w = t.weights;
         // SAFETY: a row, and initial values for all channels of the panel.
         let ([x], mut acc) = unsafe { (rows(t, top), load::<NV, true>(t.initial.cast())) };
-        for run in 0..t.runs {
-            // SAFETY: an offset a run.
-            let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
+        for run in t.runs {
+            let mut w = t.weights.wrapping_add(16 * NV * run.weights);
+            let mut at = run.codes.wrapping_add_unsigned(t.channel);
             let end = at + 4 * t.pairs as isize;
             while at + 8 <= end {
                 prefetch::<NV, 32>(w.wrapping_add(AHEAD));
@@ -130,9 +129,7 @@ unsafe fn row_of_panel<const NV: usize, const STORE: Store>(t: &Tile<'_>) {
                 for j in 0..NV {
                     acc[j] = _mm256_add_epi32(acc[j], _mm256_madd_epi16(codes, weights[j]));
                 }
-                w = w.wrapping_add(16 * NV);
             }
-            w = w.wrapping_add(t.gap);
         }
         let mut acc = [acc];
         // SAFETY: the epilogue's part of the contract.
@@ -159,7 +156,7 @@ unsafe fn gemm<const MR: usize, const VECTORS: usize, const NV: usize, const STO
                     tiles::<MR, NV, false, STORE>(&part, pitch);
                 } else {
                     widen_weights::<NV>(&part, pitch);
-                    (part.weights, part.gap) = (t.widened, 0);
+                    part.weights = t.widened;
                     tiles::<MR, NV, true, STORE>(&part, 32 * NV);
                 }
             }
@@ -173,14 +170,15 @@ fn widen_codes(codes: &[u8], flip: u8, words: &mut [u8]) {
     widen(codes, flip, words)
 }
 
-/// Widens NV vectors of weights, `pitch` bytes after the last ones, for each pair of codes.
+/// Widens NV vectors of weights, `pitch` bytes after the last ones, for each pair of codes, run by run.
 ///
 /// # Safety
 /// The contract of [`TileFn`].
 #[target_feature(enable = "avx2,fma")]
 unsafe fn widen_weights<const NV: usize>(t: &Tile<'_>, pitch: usize) {
-    let (mut from, mut to) = (t.weights, t.widened);
-    for _ in 0..t.runs {
+    let mut to = t.widened;
+    for run in t.runs {
+        let mut from = t.weights.wrapping_add(pitch * run.weights);
         for _ in 0..t.pairs {
             prefetch::<1, 64>(from.wrapping_add(AHEAD));
             // SAFETY: by this function's contract.
@@ -191,7 +189,6 @@ unsafe fn widen_weights<const NV: usize>(t: &Tile<'_>, pitch: usize) {
             }
             (from, to) = (from.wrapping_add(pitch), to.wrapping_add(32 * NV));
         }
-        from = from.wrapping_add(t.gap);
     }
 }
 
@@ -216,8 +213,8 @@ unsafe fn load<const NV: usize, const WIDE: bool>(w: *const u8) -> [__m256i; NV]
     v
 }
 
-/// Tiles of MR rows by NV vectors of channels. The weights of a step, one pair of codes, are bytes or (`WIDE`) words,
-/// and `pitch` bytes after those of the last.
+/// Tiles of MR rows by NV vectors of channels. The weights of a step, one pair of codes, are bytes where the runs say, or
+/// (`WIDE`) words of one run after the other, and `pitch` bytes after those of the last.
 ///
 /// # Safety
 /// The contract of [`TileFn`], but for the format of the weights.
@@ -228,9 +225,11 @@ unsafe fn tiles<const MR: usize, const NV: usize, const WIDE: bool, const STORE:
         let (x, initial): ([*const u8; MR], _) = unsafe { (rows(t, top), load::<NV, true>(t.initial.cast())) };
         let mut acc = [initial; MR];
         let mut w = t.weights;
-        for run in 0..t.runs {
-            // SAFETY: an offset a run.
-            let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
+        for run in t.runs {
+            if !WIDE {
+                w = t.weights.wrapping_add(pitch * run.weights);
+            }
+            let mut at = run.codes.wrapping_add_unsigned(t.channel);
             let end = at + 4 * t.pairs as isize;
             while at < end {
                 // SAFETY: a step of weights for every pair of codes of a run.
@@ -248,7 +247,6 @@ unsafe fn tiles<const MR: usize, const NV: usize, const WIDE: bool, const STORE:
                 w = w.wrapping_add(pitch);
                 at += 4;
             }
-            w = w.wrapping_add(t.gap);
         }
         // SAFETY: the epilogue's part of the contract.
         unsafe {
@@ -287,11 +285,11 @@ unsafe fn depthwise<const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
 unsafe fn taps<const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>, row: usize) -> [__m256i; 4] {
     let mut acc = [_mm256_setzero_si256(); 4];
     let mut w = t.weights;
-    for first in (0..t.runs).step_by(2) {
+    for first in (0..t.runs.len()).step_by(2) {
         let mut x = [_mm256_setzero_si256(); 2];
         for i in 0..2 {
             // A tap beyond the last has weight 0; as a plain sum it must be 0 itself.
-            if first + i < t.runs {
+            if first + i < t.runs.len() {
                 // SAFETY: every run is readable for a block of 32 channels.
                 let codes = unsafe { _mm256_loadu_si256(row_at(t, row, first + i).cast()) };
                 x[i] = if SIGNED { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) } else { codes };

@@ -116,11 +116,11 @@ unsafe fn tiles<const MR: usize, const NV: usize, const U: usize, const SIGNED: 
         let initial = unsafe { load::<NV>(t.initial.cast()) };
         let mut sums = [[[_mm512_setzero_si512(); NV]; MR]; U];
         sums[0] = [initial; MR];
-        let mut w = t.weights;
-        for run in 0..t.runs {
-            // SAFETY: a pointer a row and an offset a run.
-            let (x, offset): ([*const u8; MR], _) = unsafe { (rows(t, top), *t.offsets.add(run)) };
-            let mut at = offset.wrapping_add_unsigned(t.channel);
+        for run in t.runs {
+            // SAFETY: a pointer a row.
+            let x: [*const u8; MR] = unsafe { rows(t, top) };
+            let mut w = t.weights.wrapping_add(64 * NV * run.weights);
+            let mut at = run.codes.wrapping_add_unsigned(t.channel);
             let end = at + 4 * t.quads as isize;
             while at + 4 * U as isize <= end {
                 for u in 0..U {
@@ -152,7 +152,6 @@ unsafe fn tiles<const MR: usize, const NV: usize, const U: usize, const SIGNED: 
                 w = w.wrapping_add(64 * NV);
                 at += 4;
             }
-            w = w.wrapping_add(t.gap);
         }
         let mut acc = sums[0];
         for part in &sums[1..] {
@@ -221,11 +220,11 @@ unsafe fn depthwise<const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
 unsafe fn taps<const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>, row: usize) -> [__m512i; 4] {
     let mut acc = [_mm512_setzero_si512(); 4];
     let mut w = t.weights;
-    for first in (0..t.runs).step_by(4) {
+    for first in (0..t.runs.len()).step_by(4) {
         let mut x = [_mm512_setzero_si512(); 4];
         for i in 0..4 {
             // Taps beyond the last have weight 0; as a plain sum they must be 0 themselves.
-            if first + i < t.runs {
+            if first + i < t.runs.len() {
                 // SAFETY: every run is readable for a block of 64 channels.
                 let codes = unsafe { _mm512_loadu_si512(row_at(t, row, first + i).cast()) };
                 x[i] = unsigned::<SIGNED>(codes);

@@ -59,7 +59,7 @@ fn gemm_table<const NV: usize, const SIGNED: bool>(store: Store) -> &'static [Ti
         [
             gemm::<1, NV, 4, SIGNED, STORE>,
             gemm::<2, NV, 2, SIGNED, STORE>,
-            gemm::<3, NV, 1, SIGNED, STORE>,
+            gemm::<3, NV, 2, SIGNED, STORE>,
             gemm::<4, NV, 1, SIGNED, STORE>,
             gemm::<5, NV, 1, SIGNED, STORE>,
             gemm::<6, NV, 1, SIGNED, STORE>,
@@ -108,10 +108,9 @@ unsafe fn tiles<const MR: usize, const NV: usize, const U: usize, const SIGNED: 
         let (x, initial): ([*const u8; MR], _) = unsafe { (rows(t, top), load::<NV>(t.initial.cast())) };
         let mut sums = [[[_mm256_setzero_si256(); NV]; MR]; U];
         sums[0] = [initial; MR];
-        let mut w = t.weights;
-        for run in 0..t.runs {
-            // SAFETY: an offset a run.
-            let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
+        for run in t.runs {
+            let mut w = t.weights.wrapping_add(32 * NV * run.weights);
+            let mut at = run.codes.wrapping_add_unsigned(t.channel);
             let end = at + 4 * t.quads as isize;
             while at + 4 * U as isize <= end {
                 for u in 0..U {
@@ -143,7 +142,6 @@ unsafe fn tiles<const MR: usize, const NV: usize, const U: usize, const SIGNED: 
                 w = w.wrapping_add(32 * NV);
                 at += 4;
             }
-            w = w.wrapping_add(t.gap);
         }
         let mut acc = sums[0];
         for part in &sums[1..] {
@@ -197,11 +195,11 @@ unsafe fn depthwise<const SIGNED: bool, const STORE: Store>(t: &Tile<'_>) {
 unsafe fn taps<const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>, row: usize) -> [__m256i; 4] {
     let mut acc = [_mm256_setzero_si256(); 4];
     let mut w = t.weights;
-    for first in (0..t.runs).step_by(4) {
+    for first in (0..t.runs.len()).step_by(4) {
         let mut x = [_mm256_setzero_si256(); 4];
         for i in 0..4 {
             // Taps beyond the last have weight 0; as a plain sum they must be 0 themselves.
-            if first + i < t.runs {
+            if first + i < t.runs.len() {
                 // SAFETY: every run is readable for a block of 32 channels.
                 let codes = unsafe { _mm256_loadu_si256(row_at(t, row, first + i).cast()) };
                 x[i] = if SIGNED { _mm256_xor_si256(codes, _mm256_set1_epi8(-128)) } else { codes };

@@ -160,7 +160,7 @@ unsafe fn depthwise<const MR: usize, const FOLD: usize, const STORE: Store>(t: &
 unsafe fn depthwise_tiles<const MR: usize, const FOLD: usize, const STORE: Store, const BIAS: bool>(t: &Tile<'_>) {
     let mut corrections = MaybeUninit::uninit();
     for tile in 0..t.count {
-        let rows = t.rows.wrapping_add(tile * t.runs * MR);
+        let rows = t.rows.wrapping_add(tile * t.taps * MR);
         let y = t.output.wrapping_add(tile * MR * t.stride);
         // SAFETY: passed on; a panel has four vectors of initial values.
         unsafe {
@@ -330,9 +330,9 @@ unsafe fn columns<const MR: usize, const WEIGHTED: bool>(
     mut acc: [[__m512i; 4]; MR],
     t: &Tile<'_>,
 ) -> [[__m512i; 4]; MR] {
-    let ones = t.weights.wrapping_add(256 * t.runs * t.quads);
+    let ones = t.weights.wrapping_add(256 * t.taps * t.quads);
     let mut w = t.weights;
-    for run in 0..t.runs {
+    for run in 0..t.taps {
         let mut x = [core::ptr::null::<u8>(); MR];
         for i in 0..MR {
             // SAFETY: the table holds runs × MR pointers.

@@ -136,12 +136,12 @@ unsafe fn add<const MR: usize, const C: usize, const SIGNED: bool>(
 ) {
     let mut acc = [[_mm512_setzero_si512(); C]; MR];
     let codes = (4 * t.quads).next_multiple_of(LONG);
-    for run in 0..t.runs {
-        // SAFETY: a pointer a row and an offset a run.
-        let (x, offset): ([*const u8; MR], _) = unsafe { (rows(t, top), *t.offsets.add(run)) };
-        let mut at = offset.wrapping_add_unsigned(t.channel + piece.start);
+    for run in t.runs {
+        // SAFETY: a pointer a row.
+        let x: [*const u8; MR] = unsafe { rows(t, top) };
+        let mut at = run.codes.wrapping_add_unsigned(t.channel + piece.start);
         let end = at + piece.len() as isize;
-        let mut w = t.weights.wrapping_add(run * codes * LANES + first * codes + piece.start * CHANNELS);
+        let mut w = t.weights.wrapping_add(LONG * LANES * run.weights + first * codes + piece.start * CHANNELS);
         while at + LONG as isize <= end {
             // SAFETY: the panel holds 64 weights a channel for every 64 codes of a run.
             unsafe {
@@ -201,11 +201,11 @@ unsafe fn row<const SIGNED: bool>(top: usize, t: &Tile<'_>) -> __m512i {
 unsafe fn channels<const N: usize, const SIGNED: bool>(top: usize, t: &Tile<'_>) -> __m512i {
     let mut acc = [[_mm512_setzero_si512(); CHANNELS]; N];
     let stride = CHANNELS * (4 * t.quads).next_multiple_of(LONG);
-    for run in 0..t.runs {
-        // SAFETY: a row and an offset a run.
-        let ([x], offset) = unsafe { (rows(t, top), *t.offsets.add(run)) };
-        let mut w = t.weights.wrapping_add(run * stride * LANES / CHANNELS);
-        let (mut at, mut left) = (offset.wrapping_add_unsigned(t.channel), 4 * t.quads);
+    for run in t.runs {
+        // SAFETY: a row.
+        let [x] = unsafe { rows(t, top) };
+        let mut w = t.weights.wrapping_add(LONG * LANES * run.weights);
+        let (mut at, mut left) = (run.codes.wrapping_add_unsigned(t.channel), 4 * t.quads);
         while left > 0 {
             let mask = epilogue::below(left.min(LONG));
             // SAFETY: so many codes are readable; the panel holds 64 weights of 16 channels for them.

@@ -134,10 +134,9 @@ unsafe fn tiles<
         let (x, initial): ([*const u8; MR], _) = unsafe { (rows(t, top), load::<NV>(t.initial.cast())) };
         let mut sums = [[[_mm512_setzero_si512(); NV]; MR]; U];
         sums[0] = [initial; MR];
-        let mut w = t.weights;
-        for run in 0..t.runs {
-            // SAFETY: an offset a run.
-            let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
+        for run in t.runs {
+            let mut w = t.weights.wrapping_add(64 * NV * run.weights);
+            let mut at = run.codes.wrapping_add_unsigned(t.channel);
             let end = at + 4 * t.quads as isize;
             let step = 4 * quads.max(U) as isize;
             while unrolled && at + step <= end {
@@ -177,7 +176,6 @@ unsafe fn tiles<
                 }
                 w = w.wrapping_add(64 * NV);
             }
-            w = w.wrapping_add(t.gap);
         }
         let mut acc = sums[0];
         for part in &sums[1..] {

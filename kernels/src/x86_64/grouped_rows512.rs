@@ -110,7 +110,7 @@ unsafe fn grouped<const MR: usize, const VECTORS: usize, const STEPS: usize, con
         }
         for (line, tile) in lines(t).flat_map(|line| (0..line.count).map(move |tile| (line, tile))) {
             let tile = Tile {
-                rows: line.rows.wrapping_add(tile * line.runs * MR),
+                rows: line.rows.wrapping_add(tile * line.taps * MR),
                 output: line.output.wrapping_add(tile * MR * line.stride),
                 count: 1,
                 ..line
@@ -159,11 +159,11 @@ unsafe fn grouped_tiles<
     for line in 0..t.lines {
         let channel = t.channel + line * t.line_input;
         for tile in 0..t.count {
-            let rows = t.rows.wrapping_add(tile * t.runs * MR);
+            let rows = t.rows.wrapping_add(tile * t.taps * MR);
             let mut acc = [[_mm512_setzero_si512(); VECTORS]; MR];
             // SAFETY: passed on; sums that are still to be stored have a place.
             unsafe {
-                for run in 0..t.runs {
+                for run in 0..t.taps {
                     acc = codes::<MR, VECTORS, STEPS, true>(acc, rows, channel, run, t);
                     if run == 0 && !y.is_null() {
                         store_pixels::<MR, STORE, BIAS>(sums, y, t);
@@ -300,7 +300,7 @@ unsafe fn correct<const MR: usize, const VECTORS: usize, const STEPS: usize>(t: 
     let mut acc = [[_mm512_setzero_si512(); VECTORS]; MR];
     // SAFETY: passed on.
     unsafe {
-        for run in 0..t.runs {
+        for run in 0..t.taps {
             acc = codes::<MR, VECTORS, STEPS, false>(acc, t.rows, t.channel, run, t);
         }
         let mut products = in_order::<MR, VECTORS, STEPS>(acc).map(|sum| [sum]);
@@ -325,7 +325,7 @@ unsafe fn codes<const MR: usize, const VECTORS: usize, const STEPS: usize, const
     run: usize,
     t: &Tile<'_>,
 ) -> [[__m512i; VECTORS]; MR] {
-    let first = if WEIGHTED { run * t.quads } else { t.runs * t.quads };
+    let first = if WEIGHTED { run * t.quads } else { t.taps * t.quads };
     let mut w = t.weights.wrapping_add(64 * VECTORS * STEPS * first);
     let mut x = [core::ptr::null::<u8>(); MR];
     for i in 0..MR {

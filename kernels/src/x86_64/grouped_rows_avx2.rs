@@ -124,7 +124,7 @@ fn unsigned<const SIGNED: bool>(codes: __m128i) -> __m128i {
 unsafe fn grouped<const MR: usize, const PAIRS: usize, const STORE: Store>(t: &Tile<'_>) {
     let mut memory = MaybeUninit::uninit();
     for (t, tile) in lines(t).flat_map(|line| (0..line.count).map(move |tile| (line, tile))) {
-        let (t, rows) = (&t, t.rows.wrapping_add(tile * t.runs * MR));
+        let (t, rows) = (&t, t.rows.wrapping_add(tile * t.taps * MR));
         for v in 0..t.channels.div_ceil(8) {
             // SAFETY: passed on.
             unsafe {
@@ -280,9 +280,9 @@ unsafe fn codes<const MR: usize, const PAIRS: usize, const WEIGHTED: bool>(
     let mut acc = [[if WEIGHTED { unsafe { initial(v, t) } } else { _mm256_setzero_si256() }]; MR];
     let mut w = t.weights.wrapping_add(32 * v);
     if !WEIGHTED {
-        w = w.wrapping_add(PAIRS * PAIR * t.runs * t.quads);
+        w = w.wrapping_add(PAIRS * PAIR * t.taps * t.quads);
     }
-    for run in 0..t.runs {
+    for run in 0..t.taps {
         let mut x = [core::ptr::null::<u8>(); MR];
         for i in 0..MR {
             // SAFETY: the table holds runs × MR pointers.

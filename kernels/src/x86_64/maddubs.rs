@@ -101,10 +101,9 @@ unsafe fn tiles<const MR: usize, const NV: usize, const SEVERAL: bool, const STO
         // SAFETY: a pointer a row, and initial values for all channels of the panel.
         let (x, initial): ([*const u8; MR], _) = unsafe { (rows(t, top), load::<NV>(t.initial.cast())) };
         let mut acc = [initial; MR];
-        let mut w = t.weights;
-        for run in 0..t.runs {
-            // SAFETY: an offset a run.
-            let mut at = unsafe { *t.offsets.add(run) }.wrapping_add_unsigned(t.channel);
+        for run in t.runs {
+            let mut w = t.weights.wrapping_add(32 * NV * run.weights);
+            let mut at = run.codes.wrapping_add_unsigned(t.channel);
             let end = at + 4 * t.quads as isize;
             while at < end {
                 // SAFETY: the panel holds a quad a channel for every four codes of a run.
@@ -159,7 +158,6 @@ unsafe fn tiles<const MR: usize, const NV: usize, const SEVERAL: bool, const STO
                     }
                 }
             }
-            w = w.wrapping_add(t.gap);
         }
         // SAFETY: the epilogue's part of the contract.
         unsafe {

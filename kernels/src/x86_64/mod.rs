@@ -37,8 +37,8 @@ use core::arch::x86_64::{__m256i, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256,
 #[inline(always)]
 unsafe fn row_at(t: &Tile<'_>, row: usize, run: usize) -> *const u8 {
     // SAFETY: by this function's contract.
-    let (row, offset) = unsafe { (*t.rows.add(row), *t.offsets.add(run)) };
-    row.wrapping_offset(offset).wrapping_add(t.channel)
+    let (row, run) = unsafe { (*t.rows.add(row), t.runs.get_unchecked(run)) };
+    row.wrapping_offset(run.codes).wrapping_add(t.channel)
 }
 
 /// Where MR rows are, from row `top` on. Read anew wherever it is called: a tile's pointers and its loop need more

@@ -79,7 +79,7 @@ unsafe fn stage<const FOLD: usize, const SIGNED: bool>(s: &Stage<'_>) {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn depthwise<const MR: usize, const FOLD: usize, const STORE: Store>(t: &Tile<'_>) {
     for tile in 0..t.count {
-        let rows = t.rows.wrapping_add(tile * t.runs * MR);
+        let rows = t.rows.wrapping_add(tile * t.taps * MR);
         let y = t.output.wrapping_add(tile * MR * t.stride);
         // SAFETY: passed on.
         unsafe {
@@ -104,9 +104,9 @@ unsafe fn columns<const MR: usize, const FOLD: usize, const STORE: Store, const 
     t: &Tile<'_>,
 ) -> [[__m256i; 4]; MR] {
     let mut acc = [[_mm256_setzero_si256(); 4]; MR];
-    let ones = t.weights.wrapping_add(128 * t.runs * t.quads);
+    let ones = t.weights.wrapping_add(128 * t.taps * t.quads);
     let mut w = t.weights;
-    for run in 0..t.runs {
+    for run in 0..t.taps {
         let mut x = [core::ptr::null::<u8>(); MR];
         for i in 0..MR {
             // SAFETY: the table holds runs × MR pointers.

@@ -121,7 +121,7 @@ unsafe fn stage<const FOLD: usize, const SIGNED: bool>(s: &Stage<'_>) {
 #[target_feature(enable = "avx2,fma,avxvnni")]
 unsafe fn depthwise<const MR: usize, const FOLD: usize, const STORE: Store>(t: &Tile<'_>) {
     for tile in 0..t.count {
-        let rows = t.rows.wrapping_add(tile * t.runs * MR);
+        let rows = t.rows.wrapping_add(tile * t.taps * MR);
         let y = t.output.wrapping_add(tile * MR * t.stride);
         // SAFETY: passed on.
         unsafe {
@@ -146,9 +146,9 @@ unsafe fn columns<const MR: usize, const FOLD: usize, const STORE: Store, const 
     t: &Tile<'_>,
 ) -> [[__m256i; 4]; MR] {
     let mut acc = [[_mm256_setzero_si256(); 4]; MR];
-    let ones = t.weights.wrapping_add(128 * t.runs * t.quads);
+    let ones = t.weights.wrapping_add(128 * t.taps * t.quads);
     let mut w = t.weights;
-    for run in 0..t.runs {
+    for run in 0..t.taps {
         let mut x = [core::ptr::null::<u8>(); MR];
         for i in 0..MR {
             // SAFETY: the table holds runs × MR pointers.
@@ -192,7 +192,7 @@ unsafe fn stage_codes<const SIGNED: bool>(s: &Stage<'_>) {
 #[target_feature(enable = "avx2,fma,avxvnni")]
 unsafe fn grouped<const MR: usize, const VECTORS: usize, const STORE: Store>(t: &Tile<'_>) {
     for (line, tile) in lines(t).flat_map(|line| (0..line.count).map(move |tile| (line, tile))) {
-        let rows = line.rows.wrapping_add(tile * line.runs * MR);
+        let rows = line.rows.wrapping_add(tile * line.taps * MR);
         let tile = &Tile { output: line.output.wrapping_add(tile * MR * line.stride), ..line };
         // SAFETY: passed on.
         unsafe {
@@ -221,9 +221,9 @@ unsafe fn codes<const MR: usize, const VECTORS: usize, const STORE: Store, const
     let mut acc = [[_mm256_setzero_si256(); VECTORS]; MR];
     let mut w = t.weights;
     if !WEIGHTED {
-        w = w.wrapping_add(32 * VECTORS * t.runs * t.quads);
+        w = w.wrapping_add(32 * VECTORS * t.taps * t.quads);
     }
-    for run in 0..t.runs {
+    for run in 0..t.taps {
         let mut x = [core::ptr::null::<u8>(); MR];
         for i in 0..MR {
             // SAFETY: the table holds runs × MR pointers.
