@@ -38,6 +38,8 @@ static ALL: &[Microkernel] = &[
     crate::x86_64::depthwise_rows512::DEPTHWISE,
     crate::x86_64::depthwise_direct512::DEPTHWISE3,
     crate::x86_64::depthwise_direct512::DEPTHWISE3_STRIDE2,
+    crate::x86_64::depthwise_direct512::DEPTHWISE5,
+    crate::x86_64::depthwise_direct512::DEPTHWISE5_STRIDE2,
     crate::x86_64::depthwise_rows512::DEPTHWISE5,
     crate::x86_64::depthwise_rows512::DEPTHWISE5_STRIDE2,
     crate::x86_64::grouped_rows512::GROUPED4,
@@ -167,9 +169,9 @@ fn kinds(shape: &Conv) -> [Kind; 4] {
             let window = Window::Fixed { kernel: columns, blocks, stride: width.stride / wide };
             let window = if width.dilation == 1 { window } else { Window::Any };
             let rows = [Kind::DepthwiseRows(window), Kind::DepthwiseRows(Window::Any), Kind::Depthwise];
-            let direct = Kind::DepthwiseDirect { stride: width.stride };
+            let direct = Kind::DepthwiseDirect { kernel: width.kernel, stride: width.stride };
             let same = [height, width].map(|axis| (axis.kernel, axis.stride, axis.dilation));
-            let first = if same == [(3, width.stride, 1); 2] { direct } else { rows[0] };
+            let first = if same == [(width.kernel, width.stride, 1); 2] { direct } else { rows[0] };
             [first, rows[0], rows[1], rows[2]]
         }
         (1, 1) => [Kind::Depthwise; 4],
