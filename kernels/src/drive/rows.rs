@@ -44,8 +44,9 @@ use qexact_reference::{Axis, Conv, Error};
 const STAGED_BYTES: usize = 40 << 10;
 /// Bytes of the input behind a band that is read where it lies, once a panel: what fits into the L1 cache …
 const DIRECT_BYTES: usize = 32 << 10;
-/// … or all of an image, if it is small: then a call less is worth more.
+/// … or all of an image, if it is small, and never fewer lines than these: then a call less is worth more.
 const DIRECT_IMAGE: usize = 128 << 10;
+const DIRECT_LINES: usize = 4;
 /// Blocks of columns that are staged in the time in which the driver gets from one call to the next.
 const CALL: usize = 8;
 /// Bytes of a register that hold the codes of one column.
@@ -129,8 +130,10 @@ impl Rows {
             let row = width.input * shape.in_channels;
             let bytes = if row * height.input <= DIRECT_IMAGE { DIRECT_IMAGE } else { DIRECT_BYTES };
             let lines = (bytes / row).saturating_sub(height.kernel) / height.stride + 1;
-            // Kernels may compute two lines at a time.
-            (rows.band, rows.pixels) = ((lines.max(2) / 2 * 2).min(output_height), output_width);
+            // With stride 1 two lines share what is read.
+            let shared = if height.stride == 1 { 2 } else { 1 };
+            rows.band = (lines.max(DIRECT_LINES) / shared * shared).min(output_height);
+            rows.pixels = output_width;
             return Ok(rows);
         }
         // Each segment should fill a tile.

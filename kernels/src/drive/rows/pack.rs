@@ -125,15 +125,14 @@ impl Rows {
 /// Taps (row, column) of each product of a direct kernel; those outside the window have no weight.
 ///
 /// Four rows of a column make a product. 3 × 3 has one to spare: with stride 1 a second line multiplies the same rows by
-/// weights that are one row further down. The fifth row of 5 × 5 is left to two products of four neighbouring columns, of
-/// which the second is the next pixel's first: with stride 1 columns 0 to 3 and 4, with stride 2 columns 0 to 2 and 3 and 4.
+/// weights that are one row further down. The fifth row of 5 × 5, which is served with stride 2, is left to two products of
+/// four neighbouring columns, of which the second is the next pixel's first.
 fn direct_products(kernel: usize, stride: usize) -> Vec<[[usize; 2]; 4]> {
     let lines = if kernel == 3 { 3 - stride } else { 1 };
     let columns = pairs(lines, kernel).map(|(line, k)| [0, 1, 2, 3].map(|row: usize| [row.wrapping_sub(line), k]));
-    let first = [0, 1, 2, 3].map(|i: usize| [4, i.wrapping_sub(stride - 1)]);
-    let second = first.map(|[row, k]| [row, k.wrapping_add(stride)]);
-    let second = second.map(|[row, k]| [row, if k > 4 - stride { k } else { kernel }]);
-    columns.chain([first, second].into_iter().filter(|_| kernel == 5)).collect()
+    let none = kernel;
+    let fifth = [[none, 0, 1, 2], [none, none, 3, 4]].map(|columns| columns.map(|k| [4, k]));
+    columns.chain(fifth.into_iter().filter(|_| kernel == 5)).collect()
 }
 
 /// Adds a weight, 0 where there is none.
