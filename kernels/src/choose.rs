@@ -38,8 +38,8 @@ static ALL: &[Microkernel] = &[
     crate::x86_64::depthwise_rows512::DEPTHWISE,
     crate::x86_64::depthwise_direct512::DEPTHWISE3,
     crate::x86_64::depthwise_direct512::DEPTHWISE3_STRIDE2,
+    crate::x86_64::depthwise_direct512::DEPTHWISE5_STRIDE2,
     crate::x86_64::depthwise_rows512::DEPTHWISE5,
-    crate::x86_64::depthwise_rows512::DEPTHWISE5_STRIDE2,
     crate::x86_64::grouped_rows512::GROUPED4,
     crate::x86_64::grouped_rows512::GROUPED4_3X3,
     crate::x86_64::grouped_rows512::GROUPED4_3X3_STRIDE2,
@@ -167,9 +167,9 @@ fn kinds(shape: &Conv) -> [Kind; 4] {
             let window = Window::Fixed { kernel: columns, blocks, stride: width.stride / wide };
             let window = if width.dilation == 1 { window } else { Window::Any };
             let rows = [Kind::DepthwiseRows(window), Kind::DepthwiseRows(Window::Any), Kind::Depthwise];
-            let direct = Kind::DepthwiseDirect { stride: width.stride };
+            let direct = Kind::DepthwiseDirect { kernel: width.kernel, stride: width.stride };
             let same = [height, width].map(|axis| (axis.kernel, axis.stride, axis.dilation));
-            let first = if same == [(3, width.stride, 1); 2] { direct } else { rows[0] };
+            let first = if same == [(width.kernel, width.stride, 1); 2] { direct } else { rows[0] };
             [first, rows[0], rows[1], rows[2]]
         }
         (1, 1) => [Kind::Depthwise; 4],
@@ -206,9 +206,13 @@ mod tests {
             ("conv ic32oc32g32ih8kh3sh2ph1", "depthwise_direct_avx512_vnni_3x3_stride2"),
             ("conv ic32oc32g32ih8kh3sh1sw2ph1", "depthwise_rows_avx512_vnni_6x64"),
             ("conv ic32oc32g32ih8kh5ph2", "depthwise_rows_avx512_vnni_7x64_5x5"),
-            ("conv ic32oc32g32ih8kh5sh2ph2", "depthwise_rows_avx512_vnni_7x64_5x5_stride2"),
+            ("conv ic32oc32g32ih8kh5sh2ph2", "depthwise_direct_avx512_vnni_5x5_stride2"),
             // What no kernel knows: other extents, a dilated width.
             ("conv ic32oc32g32ih8kh7ph3", "depthwise_rows_avx512_vnni_6x64"),
+            ("conv ic32oc32g32ih8kh7sh2ph3", "depthwise_rows_avx512_vnni_6x64"),
+            ("conv ic32oc32g32ih8kh5kw3sh2", "depthwise_rows_avx512_vnni_6x64"),
+            ("conv ic32oc32g32ih8kh5sh3ph2", "depthwise_rows_avx512_vnni_6x64"),
+            ("conv ic32oc32g32ih8kh5sh2ph2dh2", "depthwise_rows_avx512_vnni_6x64"),
             ("conv ic32oc32g32ih8kh3ph2dh2", "depthwise_rows_avx512_vnni_6x64"),
             // No rows: one axis, three axes, one row of taps.
             ("conv ic32oc32g32ih1iw8kh1kw3", "depthwise_avx512_vnni_64"),
@@ -245,13 +249,18 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn direct_kernels_are_not_for_weight_zero_points() {
-        let shape: Conv = "conv ic2oc2g2ih8kh3ph1".parse().unwrap();
-        for (zero_point, kernel) in [(0, "depthwise_direct_avx512_vnni_3x3"), (1, "depthwise_rows_avx512_vnni_6x64")] {
+        for (shape, zero_point, kernel) in [
+            ("conv ic2oc2g2ih8kh3ph1", 0, "depthwise_direct_avx512_vnni_3x3"),
+            ("conv ic2oc2g2ih8kh3ph1", 1, "depthwise_rows_avx512_vnni_6x64"),
+            ("conv ic2oc2g2ih8kh5sh2ph2", 0, "depthwise_direct_avx512_vnni_5x5_stride2"),
+            ("conv ic2oc2g2ih8kh5sh2ph2", 1, "depthwise_rows_avx512_vnni_6x64"),
+        ] {
+            let shape: Conv = shape.parse().unwrap();
             let parts = LayerParts {
                 shape,
                 input: CodeType::U8,
                 input_zero_point: 128,
-                weight: &[1; 18],
+                weight: &vec![1; shape.weight_len()],
                 weight_zero_point: &[0, zero_point],
                 rule: &Rule::Accumulator,
             };

@@ -172,8 +172,8 @@ pub(crate) type StageFn = unsafe fn(&Stage<'_>);
 /// # Safety
 /// * The CPU has the instruction set of the [`Microkernel`] it comes from.
 /// * `rows` holds a pointer a row; where it and a run lead to is readable from `channel` on
-///   for `quads` · 4 bytes or `pairs` · 2 words (GEMM) or for one block of channels (depthwise). Direct kernels: four
-///   rows for every one or, with stride 1, two lines, each readable from `inside` columns for `channels` channels.
+///   for `quads` · 4 bytes or `pairs` · 2 words (GEMM) or for one block of channels (depthwise). Direct kernels: all
+///   input rows behind `lines` lines, each readable from `inside` columns for `channels` channels.
 /// * `widened` is writable for [`Microkernel::widened`] bytes for each of as many runs · `pairs` pairs.
 /// * `weights` points to one panel packed in the kernel's format, which holds these runs' weights where they say.
 /// * `initial`, and from `first` on the vectors of `epilogue`, reach over all channels of the panel; `row_sums` holds
@@ -199,8 +199,8 @@ pub(crate) enum Kind {
     /// The same, by rows of output pixels over staged columns that hold vertically adjacent codes of a channel side
     /// by side.
     DepthwiseRows(Window),
-    /// The same, 3 × 3, undilated, by lines of output pixels over the input itself. Weight zero points are 0.
-    DepthwiseDirect { stride: usize },
+    /// The same, `kernel` × `kernel`, undilated, by lines of output pixels over the input itself. Weight zero points are 0.
+    DepthwiseDirect { kernel: usize, stride: usize },
     /// Groups of 4 · `quads` inputs and as many outputs, by rows of output pixels over staged columns.
     GroupedRows { quads: usize, window: Window },
 }

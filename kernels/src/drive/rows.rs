@@ -20,8 +20,8 @@
 //! The last panel may hold half or a quarter of the channels of a register. The register then takes as many
 //! **segments** of the row side by side: pixel p of segment f is pixel `p + f · distance` of the band.
 //!
-//! **Direct** kernels read the input where it lies ([`direct`]): their columns are made in registers, of a table of rows
-//! that is the same as for staging, four for every one or two output lines.
+//! **Direct** kernels read the input where it lies ([`direct`]): their columns are made in registers, of a table of the
+//! input rows behind a band.
 //!
 //! A **grouped** band stages rows one after the other: a fold is one code. A call computes all rows of a panel, whose weights
 //! are the same. Groups of fewer than four channels are merged to four, with zero weights between them.
@@ -44,8 +44,9 @@ use qexact_reference::{Axis, Conv, Error};
 const STAGED_BYTES: usize = 40 << 10;
 /// Bytes of the input behind a band that is read where it lies, once a panel: what fits into the L1 cache …
 const DIRECT_BYTES: usize = 32 << 10;
-/// … or all of an image, if it is small: then a call less is worth more.
+/// … or all of an image, if it is small, and never fewer lines than these: then a call less is worth more.
 const DIRECT_IMAGE: usize = 128 << 10;
+const DIRECT_LINES: usize = 4;
 /// Blocks of columns that are staged in the time in which the driver gets from one call to the next.
 const CALL: usize = 8;
 /// Bytes of a register that hold the codes of one column.
@@ -97,7 +98,7 @@ impl Rows {
             // Four vectors of dwords for a register of channels.
             Kind::DepthwiseRows(_) => (fold(&height, &width, kernel.format.depth()), 4 * register),
             // Nothing is staged: a band is what its input rows leave of the cache.
-            Kind::DepthwiseDirect { .. } => ([kernel.format.depth(), 1], 0),
+            Kind::DepthwiseDirect { .. } => ([1, 1], 0),
             // Codes are staged as wide as weights.
             _ => ([1, 1], register * kernel.format.bytes()),
         };
@@ -128,8 +129,11 @@ impl Rows {
         if kernel.stage.is_none() {
             let row = width.input * shape.in_channels;
             let bytes = if row * height.input <= DIRECT_IMAGE { DIRECT_IMAGE } else { DIRECT_BYTES };
-            let lines = ((bytes / row).saturating_sub(height.kernel) / height.stride + 1) / shifts * shifts;
-            (rows.band, rows.pixels) = (lines.max(shifts).min(output_height), output_width);
+            let lines = (bytes / row).saturating_sub(height.kernel) / height.stride + 1;
+            // With stride 1 two lines share what is read.
+            let shared = if height.stride == 1 { 2 } else { 1 };
+            rows.band = (lines.max(DIRECT_LINES) / shared * shared).min(output_height);
+            rows.pixels = output_width;
             return Ok(rows);
         }
         // Each segment should fill a tile.

@@ -249,13 +249,25 @@ unsafe fn taps<const SIGNED: bool, const WEIGHTED: bool>(t: &Tile<'_>, row: usiz
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn interleave(x: [__m512i; 4]) -> [__m512i; 4] {
-    let (lo01, hi01) = (_mm512_unpacklo_epi8(x[0], x[1]), _mm512_unpackhi_epi8(x[0], x[1]));
-    let (lo23, hi23) = (_mm512_unpacklo_epi8(x[2], x[3]), _mm512_unpackhi_epi8(x[2], x[3]));
+    join(pairs(x[0], x[1]), pairs(x[2], x[3]))
+}
+
+/// The first step of [`interleave`]: bytes of two taps in words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn pairs(a: __m512i, b: __m512i) -> [__m512i; 2] {
+    [_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b)]
+}
+
+/// The second: words in dwords.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn join(a: [__m512i; 2], b: [__m512i; 2]) -> [__m512i; 4] {
     [
-        _mm512_unpacklo_epi16(lo01, lo23),
-        _mm512_unpackhi_epi16(lo01, lo23),
-        _mm512_unpacklo_epi16(hi01, hi23),
-        _mm512_unpackhi_epi16(hi01, hi23),
+        _mm512_unpacklo_epi16(a[0], b[0]),
+        _mm512_unpackhi_epi16(a[0], b[0]),
+        _mm512_unpacklo_epi16(a[1], b[1]),
+        _mm512_unpackhi_epi16(a[1], b[1]),
     ]
 }
 

@@ -46,22 +46,21 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     }),
 };
 
-pub(crate) const DEPTHWISE5: Microkernel = windowed::<5, 2>("depthwise_rows_avx512_vnni_7x64_5x5");
-pub(crate) const DEPTHWISE5_STRIDE2: Microkernel = windowed::<3, 3>("depthwise_rows_avx512_vnni_7x64_5x5_stride2");
+/// 5 × 5 with stride 1.
+pub(crate) const DEPTHWISE5: Microkernel = Microkernel {
+    name: "depthwise_rows_avx512_vnni_7x64_5x5",
+    kind: Kind::DepthwiseRows(Window::Fixed { kernel: KERNEL, blocks: BLOCKS, stride: 1 }),
+    rows: WINDOW_ROWS,
+    tile: |rows, vectors, signed, store| match rows {
+        WINDOW_ROWS => window_for(vectors, store),
+        _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
+    },
+    ..DEPTHWISE
+};
 
-/// A kernel for pixels that read KERNEL staged columns of BLOCKS blocks.
-const fn windowed<const KERNEL: usize, const BLOCKS: usize>(name: &'static str) -> Microkernel {
-    Microkernel {
-        name,
-        kind: Kind::DepthwiseRows(Window::Fixed { kernel: KERNEL, blocks: BLOCKS, stride: 1 }),
-        rows: WINDOW_ROWS,
-        tile: |rows, vectors, signed, store| match rows {
-            WINDOW_ROWS => window_for::<KERNEL, BLOCKS>(vectors, store),
-            _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
-        },
-        ..DEPTHWISE
-    }
-}
+/// Staged columns that a pixel reads, and blocks of each.
+const KERNEL: usize = 5;
+const BLOCKS: usize = 2;
 
 fn depthwise_table<const FOLD: usize>(store: Store) -> &'static [TileFn; ROWS] {
     const fn of<const FOLD: usize, const STORE: Store>() -> [TileFn; ROWS] {
@@ -81,17 +80,17 @@ fn depthwise_table<const FOLD: usize>(store: Store) -> &'static [TileFn; ROWS] {
     }
 }
 
-fn window_for<const KERNEL: usize, const BLOCKS: usize>(vectors: usize, store: Store) -> TileFn {
+fn window_for(vectors: usize, store: Store) -> TileFn {
     match (vectors, store) {
-        (4, CODES) => window::<KERNEL, BLOCKS, 1, CODES>,
-        (2, CODES) => window::<KERNEL, BLOCKS, 2, CODES>,
-        (_, CODES) => window::<KERNEL, BLOCKS, 4, CODES>,
-        (4, REALS) => window::<KERNEL, BLOCKS, 1, REALS>,
-        (2, REALS) => window::<KERNEL, BLOCKS, 2, REALS>,
-        (_, REALS) => window::<KERNEL, BLOCKS, 4, REALS>,
-        (4, _) => window::<KERNEL, BLOCKS, 1, ACCUMULATORS>,
-        (2, _) => window::<KERNEL, BLOCKS, 2, ACCUMULATORS>,
-        (_, _) => window::<KERNEL, BLOCKS, 4, ACCUMULATORS>,
+        (4, CODES) => window::<1, CODES>,
+        (2, CODES) => window::<2, CODES>,
+        (_, CODES) => window::<4, CODES>,
+        (4, REALS) => window::<1, REALS>,
+        (2, REALS) => window::<2, REALS>,
+        (_, REALS) => window::<4, REALS>,
+        (4, _) => window::<1, ACCUMULATORS>,
+        (2, _) => window::<2, ACCUMULATORS>,
+        (_, _) => window::<4, ACCUMULATORS>,
     }
 }
 
@@ -189,13 +188,13 @@ unsafe fn depthwise_tiles<const MR: usize, const FOLD: usize, const STORE: Store
 /// # Safety
 /// The contract of [`TileFn`], for `count` ≥ `WINDOW_ROWS` pixels whose columns follow each other.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn window<const KERNEL: usize, const BLOCKS: usize, const FOLD: usize, const STORE: Store>(t: &Tile<'_>) {
+unsafe fn window<const FOLD: usize, const STORE: Store>(t: &Tile<'_>) {
     // SAFETY: passed on.
     unsafe {
         if STORE == CODES && !t.epilogue.bias.is_empty() {
-            window_tiles::<KERNEL, BLOCKS, FOLD, STORE, true>(t);
+            window_tiles::<FOLD, STORE, true>(t);
         } else {
-            window_tiles::<KERNEL, BLOCKS, FOLD, STORE, false>(t);
+            window_tiles::<FOLD, STORE, false>(t);
         }
     }
 }
@@ -203,15 +202,7 @@ unsafe fn window<const KERNEL: usize, const BLOCKS: usize, const FOLD: usize, co
 /// # Safety
 /// As [`window`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn window_tiles<
-    const KERNEL: usize,
-    const BLOCKS: usize,
-    const FOLD: usize,
-    const STORE: Store,
-    const BIAS: bool,
->(
-    t: &Tile<'_>,
-) {
+unsafe fn window_tiles<const FOLD: usize, const STORE: Store, const BIAS: bool>(t: &Tile<'_>) {
     const MR: usize = WINDOW_ROWS;
     let mut corrections = MaybeUninit::uninit();
     for tile in 0..t.count.div_ceil(MR) {
@@ -225,14 +216,14 @@ unsafe fn window_tiles<
             let corrections = if t.epilogue.weight_zero_point.is_empty() {
                 None
             } else {
-                let mut rows = [staged; 5 * MR];
-                for (at, row) in rows[..KERNEL * MR].iter_mut().enumerate() {
+                let mut rows = [staged; KERNEL * MR];
+                for (at, row) in rows.iter_mut().enumerate() {
                     *row = staged.add((at % MR + at / MR) * 256);
                 }
                 Some(correct::<MR>(rows.as_ptr(), t, &mut corrections))
             };
-            let v0 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 0>(x, corrections, t);
-            let v1 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 1>(x, corrections, t);
+            let v0 = window_vector::<FOLD, STORE, BIAS, 0>(x, corrections, t);
+            let v1 = window_vector::<FOLD, STORE, BIAS, 1>(x, corrections, t);
             if STORE == CODES {
                 // Narrowed by halves, finished vectors fit into registers next to the ones in work.
                 let ends = epilogue::ends(t);
@@ -240,8 +231,8 @@ unsafe fn window_tiles<
                 for i in 0..MR {
                     low[i] = epilogue::narrow_half([v0[i], v1[i]], ends);
                 }
-                let v2 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, corrections, t);
-                let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, corrections, t);
+                let v2 = window_vector::<FOLD, STORE, BIAS, 2>(x, corrections, t);
+                let v3 = window_vector::<FOLD, STORE, BIAS, 3>(x, corrections, t);
                 for i in 0..MR {
                     let high = epilogue::narrow_half([v2[i], v3[i]], ends);
                     let codes = epilogue::narrow_words(low[i], high, ends);
@@ -249,8 +240,8 @@ unsafe fn window_tiles<
                 }
                 continue;
             }
-            let v2 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 2>(x, corrections, t);
-            let v3 = window_vector::<KERNEL, BLOCKS, FOLD, STORE, BIAS, 3>(x, corrections, t);
+            let v2 = window_vector::<FOLD, STORE, BIAS, 2>(x, corrections, t);
+            let v3 = window_vector::<FOLD, STORE, BIAS, 3>(x, corrections, t);
             let mut pixels = [[_mm512_setzero_si512(); 4]; MR];
             for i in 0..MR {
                 pixels[i] = [v0[i], v1[i], v2[i], v3[i]];
@@ -266,14 +257,7 @@ unsafe fn window_tiles<
 /// As [`window`], for the tile whose first column is `x`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn window_vector<
-    const KERNEL: usize,
-    const BLOCKS: usize,
-    const FOLD: usize,
-    const STORE: Store,
-    const BIAS: bool,
-    const V: usize,
->(
+unsafe fn window_vector<const FOLD: usize, const STORE: Store, const BIAS: bool, const V: usize>(
     x: *const u8,
     corrections: Option<&[[__m512i; 4]; WINDOW_ROWS]>,
     t: &Tile<'_>,

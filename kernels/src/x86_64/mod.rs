@@ -1,6 +1,7 @@
 //! The kernels themselves: a file an instruction set for the dot products, two files a vector width for what
 //! happens to accumulators: in a kernel (`epilogue…`), and in a step of its own (`finish…`). Depthwise and grouped
-//! convolutions over staged columns are in `…rows…`, weights that cannot saturate in `maddubs`, narrow ones in `fields512`,
+//! convolutions over staged columns are in `…rows…`, depthwise ones that read their input where it lies in
+//! `depthwise_direct512`, weights that cannot saturate in `maddubs`, narrow ones in `fields512`,
 //! few outputs of long sums in `dot512`, binary codes in `popcount…`.
 //!
 //! All of them are `unsafe fn`s with the contract of [`TileFn`](crate::micro::TileFn): they read and write

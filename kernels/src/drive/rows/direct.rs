@@ -34,9 +34,8 @@ impl Driver<'_> {
             // Lines that are not stored straight into the output are computed one by one.
             let lines = if direct { band.lines } else { 1 };
             for line in (0..band.lines).step_by(lines) {
-                let (group, shift) = (line / rows.shifts, line % rows.shifts);
                 let first = band.first(rows, line);
-                tile.rows = scratch.rows[group * rows.fold[0] + shift..].as_ptr();
+                tile.rows = scratch.rows[line * rows.step..].as_ptr();
                 tile.lines = lines;
                 tile.output =
                     if direct { self.target.at(first, inside.start) } else { scratch.tile.as_mut_ptr().cast() };

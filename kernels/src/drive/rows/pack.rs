@@ -17,7 +17,13 @@ impl Rows {
             (Weights::from_panels(panels, pack), order)
         } else {
             let (panels, order) = depthwise_row_panels(layer, lanes);
-            let pack = |panel: &Panel| self.depthwise_weights(layer, &order[panel.first..][..4 * lanes], lanes, format);
+            let pack = |panel: &Panel| {
+                let channels = &order[panel.first..][..4 * lanes];
+                match kernel.kind {
+                    Kind::DepthwiseDirect { stride, .. } => self.direct_weights(layer, channels, stride),
+                    _ => self.depthwise_weights(layer, channels, lanes, format),
+                }
+            };
             (Weights::from_panels(panels, pack), order)
         }
     }
@@ -63,6 +69,14 @@ impl Rows {
         bytes
     }
 
+    /// The weights of the channels of a register, product by product of a direct kernel.
+    fn direct_weights(&self, layer: &Layer<'_>, channels: &[Option<usize>], stride: usize) -> Vec<u8> {
+        let quads = direct_products(self.height.kernel, stride).into_iter();
+        let taps = quads.flat_map(|quad| channels.iter().flat_map(move |&c| quad.map(|tap| (c, tap))));
+        let weight = |(channel, tap): (Option<usize>, _)| channel.and_then(|c| self.weight(layer, c, tap, c));
+        taps.map(|tap| weight(tap).unwrap_or(0) as u8).collect()
+    }
+
     /// The weights of 16 channels from `channel` on, in groups of 4 · `quads`.
     fn grouped_weights(
         &self,
@@ -106,6 +120,19 @@ impl Rows {
         weights([0, 0]).for_each(|weight| push(&mut bytes, format, weight.and(Some(1))));
         bytes
     }
+}
+
+/// Taps (row, column) of each product of a direct kernel; those outside the window have no weight.
+///
+/// Four rows of a column make a product. 3 × 3 has one to spare: with stride 1 a second line multiplies the same rows by
+/// weights that are one row further down. The fifth row of 5 × 5, which is served with stride 2, is left to two products of
+/// four neighbouring columns, of which the second is the next pixel's first.
+fn direct_products(kernel: usize, stride: usize) -> Vec<[[usize; 2]; 4]> {
+    let lines = if kernel == 3 { 3 - stride } else { 1 };
+    let columns = pairs(lines, kernel).map(|(line, k)| [0, 1, 2, 3].map(|row: usize| [row.wrapping_sub(line), k]));
+    let none = kernel;
+    let fifth = [[none, 0, 1, 2], [none, none, 3, 4]].map(|columns| columns.map(|k| [4, k]));
+    columns.chain(fifth.into_iter().filter(|_| kernel == 5)).collect()
 }
 
 /// Adds a weight, 0 where there is none.
