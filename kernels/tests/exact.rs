@@ -471,7 +471,7 @@ fn direct_kernels_equal_the_reference() {
         "conv ic70oc70g70ih2iw1kh5ph9pw11:6sh2",
         "conv ic100oc100g100ih7iw40kh5ph0pw0sh2",
         "conv n2ic5oc5g5ih31iw9kh5ph2pw5sh2",
-        "conv ic32oc32g32ih75iw61kh5ph2pw2sh2",
+        "conv ic32oc32g32ih31iw61kh5ph2pw2sh2",
         "conv ic176oc176g176ih40iw25kh5ph2pw2sh2",
         "conv ic144oc144g144ih7iw23kh3ph1pw1",
         "conv ic112oc112g112ih8iw24kh3ph1:0pw1:0sh2",
