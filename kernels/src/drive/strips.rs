@@ -7,7 +7,7 @@ use core::ops::Range;
 
 /// Rows of a tile where there are no more products than this to a sum.
 const SHORT_ROWS: usize = 8;
-const SHORT_SUM: usize = 128;
+const SHORT_SUM: usize = 640;
 
 /// Tiles of equally many rows below each other.
 #[derive(Clone, Copy)]
