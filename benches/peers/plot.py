@@ -1,39 +1,22 @@
 """Draws results of the driver: every shape, in percent of the core's peak, qexact and its best peer."""
 
-import argparse
-import collections
-import json
-import pathlib
 import statistics
 
 import matplotlib
+
+import table
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=pathlib.Path, help="a file of JSON lines; the picture lies beside it")
-    parser.add_argument("--shapes", type=pathlib.Path, default=pathlib.Path(__file__).parent.parent / "shapes.json")
-    given = parser.parse_args()
-    rows = [json.loads(line) for line in given.results.read_text().splitlines()]
-    macs = {shape["name"]: shape["macs"] for shape in json.loads(given.shapes.read_text())}
+    results, rows, shapes = table.read(__doc__, "picture")
+    measured = table.measure(rows)
+    names = [shape["name"] for shape in shapes if shape["name"] in measured]
     peak = statistics.median(row["peak_gmacs"] for row in rows if "peak_gmacs" in row)
-    times = collections.defaultdict(lambda: collections.defaultdict(list))
-    for row in rows:
-        if "median_ns" in row:
-            times[row["name"]][row["peer"]].append(row["median_ns"])
-    names = [name for name in macs if "qexact" in times[name]]
-
-    def percent(name, ns):
-        return 100 * macs[name] / ns / peak
-
-    ours, best = [], []
-    for name in names:
-        medians = {peer: statistics.median(ns) for peer, ns in times[name].items()}
-        ours.append(percent(name, medians.pop("qexact")))
-        best.append(percent(name, min(medians.values())) if medians else None)
+    ours = [100 * measured[name].peak for name in names]
+    best = [a / measured[name].ratio if measured[name].ratios else None for a, name in zip(ours, names)]
     # The same picture from the same results, whenever it is drawn.
     plt.rcParams["svg.hashsalt"] = "qexact"
     figure, axes = plt.subplots(figsize=(9, 1.5 + 0.19 * len(names)), layout="constrained")
@@ -48,10 +31,10 @@ def main():
     axes.set_xlim(0, max(105, *ours, *(value for _, value in drawn)) + 2)
     axes.grid(axis="x", color="0.9")
     cpu = next(row["cpu"] for row in rows if "cpu" in row)
-    axes.set_xlabel(f"% of {peak:.0f} GMAC/s, the peak of one core")
+    axes.set_xlabel(f"% of the peak of one core, {peak:.0f} GMAC/s in the middle")
     axes.set_title(f"{cpu}, {rows[0]['isa']}")
     axes.legend(loc="upper right")
-    figure.savefig(given.results.with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(results.with_suffix(".svg"), metadata={"Date": None})
 
 
 if __name__ == "__main__":

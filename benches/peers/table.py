@@ -71,12 +71,9 @@ def speeds(measured):
 
 
 def table(title, shapes, rows):
-    by_name = collections.defaultdict(list)
-    for row in rows:
-        by_name[row["name"]].append(row)
-    shapes = [shape for shape in shapes if shape["name"] in by_name]
-    right = {row["name"] for row in rows if row["peer"] == "qexact" and "median_ns" in row}
-    measured = {name: Measured(by_name[name]) for name in right}
+    names = {row["name"] for row in rows}
+    shapes = [shape for shape in shapes if shape["name"] in names]
+    measured = measure(rows)
     peers = list(dict.fromkeys(row["peer"] for row in rows if "median_ns" in row and row["peer"] != "qexact"))
     peak = statistics.median(row["peak_gmacs"] for row in rows if "peak_gmacs" in row)
     text = [f"# {title}", "",
@@ -121,16 +118,30 @@ def table(title, shapes, rows):
     return "\n".join(text) + "\n"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("results", type=pathlib.Path, help="CPU-DATE/ISA.jsonl; the table lies beside it")
+def read(description, beside):
+    """The file of results that a command is given, its rows, and the shapes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("results", type=pathlib.Path, help=f"CPU-DATE/ISA.jsonl; the {beside} lies beside it")
     parser.add_argument("--shapes", type=pathlib.Path, default=pathlib.Path(__file__).parent.parent / "shapes.json")
     given = parser.parse_args()
     rows = [json.loads(text) for text in given.results.read_text().splitlines()]
+    return given.results, rows, json.loads(given.shapes.read_text())
+
+
+def measure(rows):
+    """Every shape that qexact computed right, by name."""
+    by_name = collections.defaultdict(list)
+    for row in rows:
+        by_name[row["name"]].append(row)
+    right = {row["name"] for row in rows if row["peer"] == "qexact" and "median_ns" in row}
+    return {name: Measured(by_name[name]) for name in right}
+
+
+def main():
+    results, rows, shapes = read(__doc__, "table")
     cpu = next(row["cpu"] for row in rows if "cpu" in row)
-    date = given.results.resolve().parent.name[-len("2000-01-01"):]
-    text = table(f"{cpu}, {rows[0]['isa']}, {date}", json.loads(given.shapes.read_text()), rows)
-    given.results.with_suffix(".md").write_text(text)
+    date = results.resolve().parent.name[-len("2000-01-01"):]
+    results.with_suffix(".md").write_text(table(f"{cpu}, {rows[0]['isa']}, {date}", shapes, rows))
 
 
 if __name__ == "__main__":

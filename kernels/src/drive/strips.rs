@@ -31,7 +31,7 @@ impl Packed {
     /// lines are divided (`divides`: they may be), or each tap takes the pixels that see it.
     pub(super) fn arrange(&self, gather: &Gather, block: &mut Block<'_>, divides: bool) {
         (block.count, block.quads, block.moved) = (0, 0, false);
-        // The end of a tile overlaps with the beginning of the next where both fit into what the CPU looks at at once.
+        // The end of a smaller tile overlaps better with the beginning of the next, and small images divide more evenly.
         let short = gather.run_len * gather.whole.runs.len() <= SHORT_SUM;
         let most = if short { self.kernel.rows.min(SHORT_ROWS) } else { self.kernel.rows };
         let (mut rest, mut at) = (block.range.clone(), 0);
