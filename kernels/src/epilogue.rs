@@ -12,12 +12,12 @@
 //! order of the terms does not matter.
 
 use crate::aligned::Aligned;
-use crate::finish::{Double, Real};
+use crate::finish::{Double, Line, Real};
 use crate::gather::View;
 use crate::pack::Order;
 use alloc::vec;
 use alloc::vec::Vec;
-use qexact_reference::requantize::{Bias, F32Mul, FixedPoint, Overflow, Pow2, Rounding, Rule};
+use qexact_reference::requantize::{Bias, F32Mul, Overflow, Pow2, Rounding, Rule};
 use qexact_reference::{CodeType, Layer};
 
 /// What a tile does with its accumulators; a constant parameter of the kernels.
@@ -30,7 +30,7 @@ pub(crate) const REALS: Store = 1;
 pub(crate) const ACCUMULATORS: Store = 2;
 /// R16: store codes.
 pub(crate) const REAL_CODES: Store = 3;
-/// R17 with shifts to the right and ties away from zero: store codes.
+/// R17 with shifts to the right, and ties away from zero or up: store codes.
 pub(crate) const DOUBLE_CODES: Store = 4;
 
 /// Bytes of what is stored.
@@ -61,10 +61,14 @@ pub(crate) struct Epilogue {
     pub flip: u8,
     /// R16: the multiplier of real numbers, and the zero point added to their product.
     pub real: [f32; 2],
-    /// R17: mantissas, doubled as what is left of 2³² or as it is less than 2³¹.
-    pub doubled: Vec<i32>,
+    /// R17: the slopes of [`Line`]s …
+    pub slope: Aligned<f64>,
+    /// … and the offsets.
+    pub offset: Aligned<f64>,
     /// R17: one less than the shift to the right.
-    pub right: Vec<i32>,
+    pub right: Aligned<i32>,
+    /// R17: ties of the second rounding go away from zero, not up.
+    pub away: bool,
     /// R9: multiply and add with one rounding.
     pub fused: bool,
     /// R9: nothing below zero.
@@ -119,12 +123,16 @@ impl Epilogue {
                 e.store_codes(0, [real.steps.least, real.steps.most]);
             }
             Rule::Q31Double(rule) => {
-                let fixed = |f: &dyn Fn(FixedPoint) -> i32| {
-                    order.iter().map(|c| c.map_or(0, |c| f(one_or(&rule.multiplier, c)))).collect()
-                };
-                e.doubled = fixed(&|m| m.mantissa << 1);
-                e.right = fixed(&|m| -1 - m.exponent);
+                let multiplier = |c| one_or(&rule.multiplier, c);
+                let line =
+                    |part: fn(Line) -> f64| order.iter().map(move |c| c.map_or(0.0, |c| part(Line::of(multiplier(c)))));
+                e.slope = line(|line| line.slope).collect();
+                e.offset = line(|line| line.offset).collect();
+                e.right = order.iter().map(|c| c.map_or(0, |c| -1 - multiplier(c).exponent)).collect();
+                e.away = rule.last == Rounding::Away;
                 e.add_bias(&rule.bias, order);
+                // As they stand in the low half of an f64.
+                e.initial.iter_mut().for_each(|initial| *initial ^= i32::MIN);
                 e.store_codes(rule.codes.zero_point(), rule.codes.range());
                 // Added to twice the steps, before the last rounding.
                 e.zero_point = 2 * e.zero_point + 1;
@@ -269,7 +277,7 @@ pub(crate) fn store_for(rule: &Rule, channels: usize, accumulator_bound: i64) ->
 pub(crate) fn more_stores_for(rule: &Rule, channels: usize) -> Option<Store> {
     match rule {
         Rule::F32Real(rule) if Real::new(rule, channels).is_plain() => Some(REAL_CODES),
-        Rule::Q31Double(rule) if rule.last == Rounding::Away && Double::new(rule, channels).shifts_right => {
+        Rule::Q31Double(rule) if rule.last != Rounding::Even && Double::new(rule, channels).shifts_right => {
             Some(DOUBLE_CODES)
         }
         _ => None,

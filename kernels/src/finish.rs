@@ -11,8 +11,9 @@
 //!   even floor (ties to even).
 //! * R16: from a real number to its code, with a positive multiplier, no step decreases. A clip to least and most is then
 //!   one to their codes, afterwards; a NaN becomes the code of least either way.
-//! * R17's first rounding: |a · mantissa| < 2⁶², so that the rounded high half h fits an int32. Twice a mantissa, less
-//!   2³², is an int32: its product with a, with 2³¹ added, has the high half h − a.
+//! * R17's first rounding: |a · mantissa| < 2⁶², so that the rounded high half h fits an int32. 2⁵² + 2³¹ + a is an f64 whose
+//!   low half is a with its sign bit flipped. On a [`Line`], rounded downwards, it becomes 3·2⁵¹ + h: between 2⁵² and
+//!   2⁵³ f64 numbers are integers. The low half of that is h.
 //! * R17's second rounding, of h / 2^s with s ≥ 1, ties up: `((h >> (s − 1)) + 1) >> 1`. Ties go away from zero if a
 //!   negative h is less by one before; where a < 0 and h = 0, that changes nothing.
 //! * R18 shifts by one bit less, clamps to `2·(lo − z) ..= 2·(hi − z)` and then rounds away the last bit:
@@ -27,7 +28,7 @@ use crate::gather::View;
 use alloc::vec::Vec;
 use qexact_reference::float::{clamp, cvt};
 use qexact_reference::requantize::{
-    Bias, Codes, F32Mul, F32Real, F64, Pow2, Q31Double, Q31Single, RealOutput, Rounding, Sum, ZeroPoint,
+    Bias, Codes, F32Mul, F32Real, F64, FixedPoint, Pow2, Q31Double, Q31Single, RealOutput, Rounding, Sum, ZeroPoint,
 };
 use qexact_reference::{Addend, CodeType, Rule};
 
@@ -138,8 +139,12 @@ pub(crate) struct Double {
     pub right: Vec<i32>,
     /// Whether any shift to the left is not 0.
     pub shifts_left: bool,
-    /// Whether all shifts are to the right, by 1 at least, and no mantissa is 0.
+    /// Whether all shifts are to the right, by 1 at least, and no mantissa is 0 …
     pub shifts_right: bool,
+    /// … and for that case the slopes of [`Line`]s …
+    pub slope: Vec<f64>,
+    /// … and the offsets.
+    pub offset: Vec<f64>,
     pub last: Rounding,
     pub steps: Steps,
 }
@@ -275,6 +280,22 @@ impl Real {
     }
 }
 
+/// R17's first rounding in f64: `slope · (2⁵² + 2³¹ + a) + offset` is `3·2⁵¹ + ½ + a · mantissa / 2³¹`.
+pub(crate) struct Line {
+    pub slope: f64,
+    pub offset: f64,
+}
+
+impl Line {
+    /// Of a multiplier that is not 0. Its mantissa is 2³⁰ at least, so that all of this is exact: `from · slope` is an integer
+    /// up to 2⁵² + 2³¹, and what it leaves of 3·2⁵¹ is below 2⁵², where f64 numbers have halves.
+    pub(crate) fn of(multiplier: FixedPoint) -> Line {
+        let (from, to) = (4503601774854144.0, 6755399441055744.0);
+        let slope = f64::from(multiplier.mantissa) / 2147483648.0;
+        Line { slope, offset: to - from * slope + 0.5 }
+    }
+}
+
 impl Double {
     pub(crate) fn new(rule: &Q31Double, channels: usize) -> Double {
         let exponent = |c| one_or(&rule.multiplier, c).exponent;
@@ -285,6 +306,8 @@ impl Double {
             right: spread(channels, |c| (-exponent(c)).max(0)),
             shifts_left: rule.multiplier.iter().any(|m| m.exponent > 0),
             shifts_right: rule.multiplier.iter().all(|m| m.exponent < 0 && m.mantissa != 0),
+            slope: spread(channels, |c| Line::of(one_or(&rule.multiplier, c)).slope),
+            offset: spread(channels, |c| Line::of(one_or(&rule.multiplier, c)).offset),
             last: rule.last,
             steps: Steps::of_codes(rule.codes),
         }

@@ -26,6 +26,8 @@ unsafe impl Plain for u32 {}
 // SAFETY: likewise.
 unsafe impl Plain for f32 {}
 // SAFETY: likewise.
+unsafe impl Plain for f64 {}
+// SAFETY: likewise.
 unsafe impl Plain for usize {}
 // SAFETY: likewise.
 unsafe impl Plain for *const u8 {}

@@ -126,21 +126,55 @@ unsafe fn scale_real(acc: __m512i, scale: __m512, at: usize, t: &Tile<'_>) -> __
     }
 }
 
-/// R17 with ties away from zero but for the last bit of the shifts to the right: [`finish`](crate::finish) says why.
-///
-/// Of the mask of low halves, 0x5555, the compiler must not know what it is: it makes VPERMT2D of a constant one, for
-/// which half as many pipes are free.
+/// R17's multipliers for 16 channels.
+#[derive(Clone, Copy)]
+pub(super) struct Double {
+    /// [`Line`](crate::finish::Line)s of channels 0, 1, 4, 5, 8, 9, 12 and 13, and of the others.
+    slope: [__m512d; 2],
+    offset: [__m512d; 2],
+    /// One less than the shift.
+    right: __m512i,
+    /// All lanes, or none if ties go up.
+    away: __mmask16,
+}
+
+impl Double {
+    #[inline(always)]
+    unsafe fn zero() -> Double {
+        // SAFETY: the caller's instruction set.
+        let (zero, right) = unsafe { (_mm512_setzero_pd(), _mm512_setzero_si512()) };
+        Double { slope: [zero; 2], offset: [zero; 2], right, away: 0 }
+    }
+
+    /// # Safety
+    /// 16 slopes and offsets are readable.
+    #[inline(always)]
+    pub(super) unsafe fn load(slope: *const f64, offset: *const f64, right: __m512i, away: bool) -> Double {
+        // SAFETY: by this function's contract; the instruction set is the caller's.
+        let pairs = |line: *const f64| unsafe {
+            let (low, high) = (_mm512_loadu_pd(line), _mm512_loadu_pd(line.add(8)));
+            [_mm512_shuffle_f64x2::<0b10_00_10_00>(low, high), _mm512_shuffle_f64x2::<0b11_01_11_01>(low, high)]
+        };
+        Double { slope: pairs(slope), offset: pairs(offset), right, away: if away { !0 } else { 0 } }
+    }
+}
+
+/// R17 but for the last bit of the shifts to the right, of accumulators whose sign bit is flipped:
+/// [`finish`](crate::finish) says why.
 #[inline(always)]
-pub(super) unsafe fn scale_double(a: __m512i, doubled: __m512i, right: __m512i, low: __mmask16) -> __m512i {
+pub(super) unsafe fn scale_double(a: __m512i, p: &Double) -> __m512i {
+    const DOWN: i32 = _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC;
     // SAFETY: the caller's instruction set.
     unsafe {
-        let odd = |v| _mm512_shuffle_epi32::<_MM_PERM_DDBB>(v);
-        let half = _mm512_set1_epi64(1 << 31);
-        let even = _mm512_add_epi64(_mm512_mul_epi32(a, doubled), half);
-        let odd = _mm512_add_epi64(_mm512_mul_epi32(odd(a), odd(doubled)), half);
-        let less_a = _mm512_mask_shuffle_epi32::<_MM_PERM_DDBB>(odd, low, even);
-        let down = _mm512_add_epi32(a, _mm512_srai_epi32::<31>(a));
-        _mm512_srav_epi32(_mm512_add_epi32(less_a, down), right)
+        // The high half of 2⁵² and of what follows it.
+        let high = _mm512_set1_epi32(0x4330_0000);
+        let halves = [_mm512_unpacklo_epi32(a, high), _mm512_unpackhi_epi32(a, high)].map(|v| _mm512_castsi512_pd(v));
+        let low = _mm512_fmadd_round_pd::<DOWN>(halves[0], p.slope[0], p.offset[0]);
+        let high = _mm512_fmadd_round_pd::<DOWN>(halves[1], p.slope[1], p.offset[1]);
+        let low_dwords = _mm512_shuffle_ps::<0b10_00_10_00>(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+        let rounded = _mm512_castps_si512(low_dwords);
+        let down = _mm512_mask_add_epi32(rounded, p.away, rounded, _mm512_srai_epi32::<31>(rounded));
+        _mm512_srav_epi32(down, p.right)
     }
 }
 
@@ -309,17 +343,17 @@ unsafe fn finish_codes<const MR: usize, const NV: usize, const BIAS: bool, const
     // SAFETY: by this function's contract.
     unsafe {
         let e = t.epilogue;
-        let (mut multiplier, mut double) = ([_mm512_setzero_ps(); NV], [[_mm512_setzero_si512(); 2]; NV]);
+        let (mut multiplier, mut double) = ([_mm512_setzero_ps(); NV], [Double::zero(); NV]);
         for j in 0..NV {
+            let at = t.first + 16 * j;
             if STORE == DOUBLE_CODES {
-                let parameters = [e.doubled.as_ptr(), e.right.as_ptr()];
-                double[j] = parameters.map(|p| _mm512_loadu_si512(p.add(t.first + 16 * j).cast()));
+                let right = _mm512_loadu_si512(e.right.as_ptr().add(at).cast());
+                double[j] = Double::load(e.slope.as_ptr().add(at), e.offset.as_ptr().add(at), right, e.away);
             } else {
-                multiplier[j] = _mm512_loadu_ps(e.multiplier.as_ptr().add(t.first + 16 * j));
+                multiplier[j] = _mm512_loadu_ps(e.multiplier.as_ptr().add(at));
             }
         }
         let ends = ends(t);
-        let low = if STORE == DOUBLE_CODES { core::hint::black_box(0x5555) } else { 0 };
         let (rows, mask) = (4 / NV, below(t.channels));
         // Rows that follow each other without a gap are stored together.
         let dense = t.channels == 16 * NV && t.stride == t.channels;
@@ -331,7 +365,7 @@ unsafe fn finish_codes<const MR: usize, const NV: usize, const BIAS: bool, const
                 let (acc, at) = (acc[(first + i / NV).min(MR - 1)][j], t.first + 16 * j);
                 v[i] = match STORE {
                     REAL_CODES => scale_real(acc, multiplier[j], at, t),
-                    DOUBLE_CODES => scale_double(acc, double[j][0], double[j][1], low),
+                    DOUBLE_CODES => scale_double(acc, &double[j]),
                     _ => scale::<BIAS>(acc, multiplier[j], at, t),
                 };
             }

@@ -53,11 +53,11 @@ pub(crate) unsafe fn finish(step: &Step, piece: &Piece<'_>) {
                     }),
                 }
             }
-            Step::Double(p) => match (p.last, p.shifts_right) {
-                (Rounding::Away, true) => double_right(p, piece),
-                (Rounding::Away, false) => double::<AWAY>(p, piece),
-                (Rounding::Even, _) => double::<EVEN>(p, piece),
-                (Rounding::Up, _) => double::<UP>(p, piece),
+            Step::Double(p) => match p.last {
+                Rounding::Even => double::<EVEN>(p, piece),
+                _ if p.shifts_right => double_right(p, piece),
+                Rounding::Away => double::<AWAY>(p, piece),
+                Rounding::Up => double::<UP>(p, piece),
             },
             Step::Single(p) => codes(piece, p.steps, from_zero_point(p.steps), |at| {
                 let (initial, mantissa) = (load(&p.initial, at), load(&p.mantissa, at));
@@ -197,7 +197,7 @@ unsafe fn double<const LAST: u8>(p: &Double, piece: &Piece<'_>) {
     }
 }
 
-/// R17 where every channel is shifted right, and ties go away from zero.
+/// R17 where every channel is shifted right, and ties do not go to even numbers.
 ///
 /// # Safety
 /// The contract of [`StepFn`](crate::finish::StepFn).
@@ -206,14 +206,14 @@ unsafe fn double<const LAST: u8>(p: &Double, piece: &Piece<'_>) {
 unsafe fn double_right(p: &Double, piece: &Piece<'_>) {
     // The last bit is rounded away in words, of which a register holds twice as many.
     let (one, last) = (_mm512_set1_epi32(1), _mm512_set1_epi16((1 + 2 * p.steps.zero_point) as i16));
-    let words = |words| _mm512_srai_epi16::<1>(_mm512_adds_epi16(words, last));
-    let low = core::hint::black_box(0x5555);
+    let (words, away) = (|words| _mm512_srai_epi16::<1>(_mm512_adds_epi16(words, last)), p.last == Rounding::Away);
     // SAFETY: passed on; parameters reach beyond the last channel.
     unsafe {
         codes(piece, p.steps, words, |at| {
-            let (initial, right) = (load(&p.initial, at), _mm512_sub_epi32(load(&p.right, at), one));
-            let doubled = _mm512_slli_epi32::<1>(load(&p.mantissa, at));
-            move |acc, _, _| epilogue::scale_double(_mm512_add_epi32(acc, initial), doubled, right, low)
+            let initial = _mm512_xor_si512(load(&p.initial, at), _mm512_set1_epi32(i32::MIN));
+            let right = _mm512_sub_epi32(load(&p.right, at), one);
+            let double = epilogue::Double::load(p.slope.as_ptr().add(at), p.offset.as_ptr().add(at), right, away);
+            move |acc, _, _| epilogue::scale_double(_mm512_add_epi32(acc, initial), &double)
         })
     }
 }
