@@ -118,7 +118,13 @@ impl Arbitrary for Case {
                 })
             }
             4 => {
-                let multiplier = (0..n).map(|_| fixed(g)).collect();
+                let mut multiplier: Vec<FixedPoint> = (0..n).map(|_| fixed(g)).collect();
+                if bool::arbitrary(g) {
+                    // All shifts to the right: another form.
+                    for m in &mut multiplier {
+                        *m = FixedPoint { mantissa: m.mantissa.max(1 << 30), exponent: -1 - m.exponent.abs().min(30) };
+                    }
+                }
                 Rule::Q31Double(Q31Double { multiplier, bias: maybe(g), last: rounding(g), codes })
             }
             5 => Rule::Q31Single(Q31Single { multiplier: (0..n).map(|_| fixed(g)).collect(), bias: maybe(g), codes }),
