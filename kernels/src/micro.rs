@@ -175,7 +175,8 @@ pub(crate) type StageFn = unsafe fn(&Stage<'_>);
 ///   for `quads` · 4 bytes or `pairs` · 2 words (GEMM) or for one block of channels (depthwise). Direct kernels: all
 ///   input rows behind `lines` lines, each readable from `inside` columns for `channels` channels.
 /// * `widened` is writable for [`Microkernel::widened`] bytes for each of as many runs · `pairs` pairs.
-/// * `weights` points to one panel packed in the kernel's format, which holds these runs' weights where they say.
+/// * `weights` points to one panel packed in the kernel's format, on a cache line, which holds these runs' weights where
+///   they say.
 /// * `initial`, and from `first` on the vectors of `epilogue`, reach over all channels of the panel; `row_sums` holds
 ///   one element a row unless all weight zero points are 0.
 /// * Every row of `output` is writable for `channels` channels, which are no more than the panel has, or (GEMM) than it has

@@ -18,14 +18,19 @@ use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
 
 /// Register budget of the largest tile: 6 × 2 sums, 2 of weights, 1 of codes, 1 of products: 16 of 16. That is one less
-/// than with the ones of VPMADDWD: the compiler keeps one of the sums on the stack. Of several steps, those are sums in 16
-/// bits, and accumulators wait in memory until all are added.
+/// than with the ones of VPMADDWD: the second vector of weights is read again for each row, to where its products will be.
+/// Of several steps, those are sums in 16 bits, and accumulators wait in memory until all are added.
 const ROWS: usize = 6;
 const _: () = assert!(ROWS * 2 + 4 <= 16);
 
 /// Whether registers hold sums in 16 and in 32 bits beside each other.
 const fn fits_twice(sums: usize) -> bool {
     2 * sums + 4 <= 16
+}
+
+/// Whether registers hold all weights beside the sums, codes, products and the ones of VPMADDWD.
+const fn fits_with_ones(sums: usize) -> bool {
+    sums + 5 <= 16
 }
 
 pub(crate) const GEMM1: Microkernel = kernel("gemm_avx2_maddubs_6x16", 1);
@@ -113,7 +118,13 @@ unsafe fn tiles<const MR: usize, const NV: usize, const SEVERAL: bool, const STO
                     // SAFETY: `at < end`.
                     let codes = _mm256_set1_epi32(unsafe { quad(x[i], at) });
                     for j in 0..NV {
-                        let products = _mm256_maddubs_epi16(codes, weights[j]);
+                        let weights = if !SEVERAL && j > 0 && !fits_with_ones(MR * NV) {
+                            // SAFETY: as above; panels begin on cache lines. Volatile, so that it is read again.
+                            unsafe { w.add(32 * j).cast::<__m256i>().read_volatile() }
+                        } else {
+                            weights[j]
+                        };
+                        let products = _mm256_maddubs_epi16(codes, weights);
                         if SEVERAL {
                             sums[i][j] = products;
                         } else {
