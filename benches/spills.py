@@ -18,7 +18,7 @@ TO_STACK = re.compile(r"%[xyz]mm\d+,[^,]*\(%rsp")
 FROM_STACK = re.compile(r"\(%rsp.*%[xyz]mm")
 PANIC = re.compile(r"panic|_fail")
 # kernels/PERFORMANCE.md says why.
-KNOWN = {"maddubs::gemm", "depthwise_rows512::window", "depthwise_direct512::lines"}
+KNOWN = {"maddubs::gemm"}
 ADDRESS = re.compile(r"^\s*([0-9a-f]+):")
 JUMP = re.compile(r"\sj\w+\s+([0-9a-f]+)\s")
 # Rust's other crates are called through a table, whose entries are filled in when the program is loaded.
