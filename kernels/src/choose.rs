@@ -2,7 +2,7 @@
 
 use crate::IsaName;
 use crate::gather::Runs;
-use crate::micro::{Kind, Microkernel, Window, fold};
+use crate::micro::{Kind, Microkernel, Window};
 use crate::pack::{LONG, WeightFormat};
 use crate::safe::safe_steps;
 use core::fmt;
@@ -38,8 +38,8 @@ static ALL: &[Microkernel] = &[
     crate::x86_64::depthwise_rows512::DEPTHWISE,
     crate::x86_64::depthwise_direct512::DEPTHWISE3,
     crate::x86_64::depthwise_direct512::DEPTHWISE3_STRIDE2,
+    crate::x86_64::depthwise_direct512::DEPTHWISE5,
     crate::x86_64::depthwise_direct512::DEPTHWISE5_STRIDE2,
-    crate::x86_64::depthwise_rows512::DEPTHWISE5,
     crate::x86_64::grouped_rows512::GROUPED4,
     crate::x86_64::grouped_rows512::GROUPED4_3X3,
     crate::x86_64::grouped_rows512::GROUPED4_3X3_STRIDE2,
@@ -162,15 +162,10 @@ fn kinds(shape: &Conv) -> [Kind; 4] {
         _ if shape.groups == 1 => [Kind::Gemm; 4],
         // A kernel of one row has nothing to put side by side.
         (1, 1) if plane && height.kernel > 1 => {
-            let [high, wide] = fold(&height, &width, 4);
-            let (blocks, columns) = (height.kernel.div_ceil(high), width.kernel.div_ceil(wide));
-            let window = Window::Fixed { kernel: columns, blocks, stride: width.stride / wide };
-            let window = if width.dilation == 1 { window } else { Window::Any };
-            let rows = [Kind::DepthwiseRows(window), Kind::DepthwiseRows(Window::Any), Kind::Depthwise];
             let direct = Kind::DepthwiseDirect { kernel: width.kernel, stride: width.stride };
             let same = [height, width].map(|axis| (axis.kernel, axis.stride, axis.dilation));
-            let first = if same == [(width.kernel, width.stride, 1); 2] { direct } else { rows[0] };
-            [first, rows[0], rows[1], rows[2]]
+            let first = if same == [(width.kernel, width.stride, 1); 2] { direct } else { Kind::DepthwiseRows };
+            [first, Kind::DepthwiseRows, Kind::Depthwise, Kind::Depthwise]
         }
         (1, 1) => [Kind::Depthwise; 4],
         (2 | 4 | 8 | 16, _) if plane && shape.group_inputs() == shape.group_outputs() => {
@@ -205,7 +200,7 @@ mod tests {
             ("conv ic32oc32g32ih8kh3ph1", "depthwise_direct_avx512_vnni_3x3"),
             ("conv ic32oc32g32ih8kh3sh2ph1", "depthwise_direct_avx512_vnni_3x3_stride2"),
             ("conv ic32oc32g32ih8kh3sh1sw2ph1", "depthwise_rows_avx512_vnni_6x64"),
-            ("conv ic32oc32g32ih8kh5ph2", "depthwise_rows_avx512_vnni_7x64_5x5"),
+            ("conv ic32oc32g32ih8kh5ph2", "depthwise_direct_avx512_vnni_5x5"),
             ("conv ic32oc32g32ih8kh5sh2ph2", "depthwise_direct_avx512_vnni_5x5_stride2"),
             // What no kernel knows: other extents, a dilated width.
             ("conv ic32oc32g32ih8kh7ph3", "depthwise_rows_avx512_vnni_6x64"),
@@ -252,6 +247,8 @@ mod tests {
         for (shape, zero_point, kernel) in [
             ("conv ic2oc2g2ih8kh3ph1", 0, "depthwise_direct_avx512_vnni_3x3"),
             ("conv ic2oc2g2ih8kh3ph1", 1, "depthwise_rows_avx512_vnni_6x64"),
+            ("conv ic2oc2g2ih8kh5ph2", 0, "depthwise_direct_avx512_vnni_5x5"),
+            ("conv ic2oc2g2ih8kh5ph2", 1, "depthwise_rows_avx512_vnni_6x64"),
             ("conv ic2oc2g2ih8kh5sh2ph2", 0, "depthwise_direct_avx512_vnni_5x5_stride2"),
             ("conv ic2oc2g2ih8kh5sh2ph2", 1, "depthwise_rows_avx512_vnni_6x64"),
         ] {

@@ -85,7 +85,7 @@ impl Packed {
                 let weights = Weights::pack(layer, (panels, &order), lanes, packing, kernel.format);
                 (Reads::Runs(Box::new(gather)), weights, order)
             }
-            Kind::DepthwiseRows(_) | Kind::DepthwiseDirect { .. } | Kind::GroupedRows { .. } => {
+            Kind::DepthwiseRows | Kind::DepthwiseDirect { .. } | Kind::GroupedRows { .. } => {
                 let rows = Rows::new(shape, kernel)?;
                 let (weights, order) = rows.pack(layer, kernel);
                 (Reads::Rows(rows), weights, order)

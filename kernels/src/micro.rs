@@ -101,10 +101,26 @@ pub(crate) struct Columns {
     pub first: usize,
     /// Columns of the input.
     pub inside: usize,
-    /// A register of zero points, for all others.
+    /// A register of zero points, for all others; also a row of them.
     pub padding: *const u8,
+    /// The end of the input.
+    pub end: *const u8,
     /// Output pixels from a segment to the next.
     pub distance: usize,
+}
+
+impl Columns {
+    /// How many of the first `count` pixels read new columns of the image alone, in each of FOLD segments. Pixel x is the
+    /// first to read STRIDE columns, the last ones of its window. 0 if those of the first pixel lie before the image.
+    #[inline]
+    pub(crate) fn pixels_inside<const KERNEL: usize, const STRIDE: usize, const FOLD: usize>(
+        &self,
+        count: usize,
+    ) -> usize {
+        let new = self.first.wrapping_add(KERNEL - STRIDE);
+        let last = new.wrapping_add((FOLD - 1) * self.distance * STRIDE);
+        if new >= self.inside { 0 } else { (self.inside.saturating_sub(last) / STRIDE).min(count) }
+    }
 }
 
 impl Tile<'_> {
@@ -138,7 +154,7 @@ impl Tile<'_> {
             lines: 0,
             line_input: 0,
             line_output: 0,
-            columns: Columns { pitch: 0, first: 0, inside: 0, padding: null(), distance: 0 },
+            columns: Columns { pitch: 0, first: 0, inside: 0, padding: null(), end: null(), distance: 0 },
         }
     }
 }
@@ -173,7 +189,8 @@ pub(crate) type StageFn = unsafe fn(&Stage<'_>);
 /// * The CPU has the instruction set of the [`Microkernel`] it comes from.
 /// * `rows` holds a pointer a row; where it and a run lead to is readable from `channel` on
 ///   for `quads` · 4 bytes or `pairs` · 2 words (GEMM) or for one block of channels (depthwise). Direct kernels: all
-///   input rows behind `lines` lines, each readable from `inside` columns for `channels` channels.
+///   input rows behind `lines` lines, each readable from `inside` columns for `channels` channels, and up to `end` what
+///   follows those that are not the padding.
 /// * `widened` is writable for [`Microkernel::widened`] bytes for each of as many runs · `pairs` pairs.
 /// * `weights` points to one panel packed in the kernel's format, on a cache line, which holds these runs' weights where
 ///   they say.
@@ -199,14 +216,14 @@ pub(crate) enum Kind {
     Depthwise,
     /// The same, by rows of output pixels over staged columns that hold vertically adjacent codes of a channel side
     /// by side.
-    DepthwiseRows(Window),
+    DepthwiseRows,
     /// The same, `kernel` × `kernel`, undilated, by lines of output pixels over the input itself. Weight zero points are 0.
     DepthwiseDirect { kernel: usize, stride: usize },
     /// Groups of 4 · `quads` inputs and as many outputs, by rows of output pixels over staged columns.
     GroupedRows { quads: usize, window: Window },
 }
 
-/// What a row kernel knows of its window.
+/// What a grouped row kernel knows of its window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Window {
     Any,
@@ -261,8 +278,8 @@ impl Microkernel {
     /// Whether one call takes this many pixels, whatever its tiles: kernels of a fixed window.
     pub(crate) fn takes_rows(&self, rows: usize) -> bool {
         let fixed = match self.kind {
-            Kind::DepthwiseRows(window) | Kind::GroupedRows { window, .. } => window != Window::Any,
-            Kind::Gemm | Kind::Depthwise | Kind::DepthwiseDirect { .. } => false,
+            Kind::GroupedRows { window, .. } => window != Window::Any,
+            Kind::Gemm | Kind::Depthwise | Kind::DepthwiseRows | Kind::DepthwiseDirect { .. } => false,
         };
         fixed && rows >= self.rows
     }

@@ -96,7 +96,7 @@ impl Rows {
         let register = 4 * kernel.lanes;
         let (fold, cell) = match kernel.kind {
             // Four vectors of dwords for a register of channels.
-            Kind::DepthwiseRows(_) => (fold(&height, &width, kernel.format.depth()), 4 * register),
+            Kind::DepthwiseRows => (fold(&height, &width, kernel.format.depth()), 4 * register),
             // Nothing is staged: a band is what its input rows leave of the cache.
             Kind::DepthwiseDirect { .. } => ([1, 1], 0),
             // Codes are staged as wide as weights.
@@ -138,7 +138,7 @@ impl Rows {
         }
         // Each segment should fill a tile.
         let segments = match kernel.kind {
-            Kind::DepthwiseRows(_) => segments(shape.out_channels, register).into_iter().max().unwrap_or(1),
+            Kind::DepthwiseRows => segments(shape.out_channels, register).into_iter().max().unwrap_or(1),
             _ => 1,
         };
         // Without blocks to share, the input's rows are better kept in the cache, for the next panel.
@@ -286,7 +286,7 @@ impl Driver<'_> {
     /// As [`run`](super::run); `held` is what `scratch` holds.
     unsafe fn band(&self, rows: &Rows, band: &Band, input: &[u8], held: &mut Held, scratch: &mut Scratch<'_>) {
         let (kernel, region) = (self.packed.kernel, &self.target.region);
-        let depthwise = matches!(kernel.kind, Kind::DepthwiseRows(_));
+        let depthwise = matches!(kernel.kind, Kind::DepthwiseRows);
         let grouped = matches!(kernel.kind, Kind::GroupedRows { .. });
         let register = 4 * kernel.lanes;
         self.offsets(rows, band, scratch.offsets);
@@ -295,7 +295,7 @@ impl Driver<'_> {
         }
         if kernel.stage.is_none() {
             // SAFETY: passed on; the rows were just written.
-            return unsafe { self.direct(rows, band, scratch) };
+            return unsafe { self.direct(rows, band, input, scratch) };
         }
         let mut staged = None;
         for panel in &self.packed.weights.panels {

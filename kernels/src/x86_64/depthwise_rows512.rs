@@ -5,22 +5,19 @@ use super::epilogue512 as epilogue;
 use crate::IsaName;
 use crate::element::Element;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
-use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn, Window};
+use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
 use core::mem::MaybeUninit;
 
 /// 6 × 4 accumulators, 4 vectors of weights, 1 of codes: 29 of 32.
 const ROWS: usize = 6;
-/// With the weights of a vector in registers: 7 accumulators, up to 10 of weights, 1 of codes, and what of the finished
-/// vectors fits.
-const WINDOW_ROWS: usize = 7;
-const _: () = assert!(ROWS < WINDOW_ROWS && ROWS * 4 + 5 <= 32);
+const _: () = assert!(ROWS * 4 + 5 <= 32);
 
 pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     name: "depthwise_rows_avx512_vnni_6x64",
     isa: IsaName::Avx512Vnni,
-    kind: Kind::DepthwiseRows(Window::Any),
+    kind: Kind::DepthwiseRows,
     rows: ROWS,
     lanes: 16,
     vectors: 4,
@@ -46,22 +43,6 @@ pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     }),
 };
 
-/// 5 × 5 with stride 1.
-pub(crate) const DEPTHWISE5: Microkernel = Microkernel {
-    name: "depthwise_rows_avx512_vnni_7x64_5x5",
-    kind: Kind::DepthwiseRows(Window::Fixed { kernel: KERNEL, blocks: BLOCKS, stride: 1 }),
-    rows: WINDOW_ROWS,
-    tile: |rows, vectors, signed, store| match rows {
-        WINDOW_ROWS => window_for(vectors, store),
-        _ => (DEPTHWISE.tile)(rows, vectors, signed, store),
-    },
-    ..DEPTHWISE
-};
-
-/// Staged columns that a pixel reads, and blocks of each.
-const KERNEL: usize = 5;
-const BLOCKS: usize = 2;
-
 fn depthwise_table<const FOLD: usize>(store: Store) -> &'static [TileFn; ROWS] {
     const fn of<const FOLD: usize, const STORE: Store>() -> [TileFn; ROWS] {
         [
@@ -77,20 +58,6 @@ fn depthwise_table<const FOLD: usize>(store: Store) -> &'static [TileFn; ROWS] {
         CODES => const { &of::<FOLD, CODES>() },
         REALS => const { &of::<FOLD, REALS>() },
         _ => const { &of::<FOLD, ACCUMULATORS>() },
-    }
-}
-
-fn window_for(vectors: usize, store: Store) -> TileFn {
-    match (vectors, store) {
-        (4, CODES) => window::<1, CODES>,
-        (2, CODES) => window::<2, CODES>,
-        (_, CODES) => window::<4, CODES>,
-        (4, REALS) => window::<1, REALS>,
-        (2, REALS) => window::<2, REALS>,
-        (_, REALS) => window::<4, REALS>,
-        (4, _) => window::<1, ACCUMULATORS>,
-        (2, _) => window::<2, ACCUMULATORS>,
-        (_, _) => window::<4, ACCUMULATORS>,
     }
 }
 
@@ -179,107 +146,6 @@ unsafe fn depthwise_tiles<const MR: usize, const FOLD: usize, const STORE: Store
                 store_words::<MR, FOLD, STORE>(acc, y, t);
             }
         }
-    }
-}
-
-/// A window of known extents: vector by vector, so that its weights stay in registers and neighbouring pixels share
-/// the columns they load. `count` pixels, of which the last tile may compute some again.
-///
-/// # Safety
-/// The contract of [`TileFn`], for `count` ≥ `WINDOW_ROWS` pixels whose columns follow each other.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn window<const FOLD: usize, const STORE: Store>(t: &Tile<'_>) {
-    // SAFETY: passed on.
-    unsafe {
-        if STORE == CODES && !t.epilogue.bias.is_empty() {
-            window_tiles::<FOLD, STORE, true>(t);
-        } else {
-            window_tiles::<FOLD, STORE, false>(t);
-        }
-    }
-}
-
-/// # Safety
-/// As [`window`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn window_tiles<const FOLD: usize, const STORE: Store, const BIAS: bool>(t: &Tile<'_>) {
-    const MR: usize = WINDOW_ROWS;
-    let mut corrections = MaybeUninit::uninit();
-    for tile in 0..t.count.div_ceil(MR) {
-        let pixel = (tile * MR).min(t.count - MR);
-        let y = t.output.wrapping_add(pixel * t.stride);
-        // SAFETY: the columns of `count` pixels follow the one that the first pointer of the table points to; the
-        // panel holds four vectors for every column and block of the window.
-        unsafe {
-            let staged = (*t.rows).add(pixel * 256);
-            let x = staged.add(t.channel);
-            let corrections = if t.epilogue.weight_zero_point.is_empty() {
-                None
-            } else {
-                let mut rows = [staged; KERNEL * MR];
-                for (at, row) in rows.iter_mut().enumerate() {
-                    *row = staged.add((at % MR + at / MR) * 256);
-                }
-                Some(correct::<MR>(rows.as_ptr(), t, &mut corrections))
-            };
-            let v0 = window_vector::<FOLD, STORE, BIAS, 0>(x, corrections, t);
-            let v1 = window_vector::<FOLD, STORE, BIAS, 1>(x, corrections, t);
-            if STORE == CODES {
-                // Narrowed by halves, finished vectors fit into registers next to the ones in work.
-                let ends = epilogue::ends(t);
-                let mut low = [_mm512_setzero_si512(); MR];
-                for i in 0..MR {
-                    low[i] = epilogue::narrow_half([v0[i], v1[i]], ends);
-                }
-                let v2 = window_vector::<FOLD, STORE, BIAS, 2>(x, corrections, t);
-                let v3 = window_vector::<FOLD, STORE, BIAS, 3>(x, corrections, t);
-                for i in 0..MR {
-                    let high = epilogue::narrow_half([v2[i], v3[i]], ends);
-                    let codes = epilogue::narrow_words(low[i], high, ends);
-                    store_segments::<FOLD, false>(codes, y.wrapping_add(i * t.stride), t);
-                }
-                continue;
-            }
-            let v2 = window_vector::<FOLD, STORE, BIAS, 2>(x, corrections, t);
-            let v3 = window_vector::<FOLD, STORE, BIAS, 3>(x, corrections, t);
-            let mut pixels = [[_mm512_setzero_si512(); 4]; MR];
-            for i in 0..MR {
-                pixels[i] = [v0[i], v1[i], v2[i], v3[i]];
-            }
-            store_words::<MR, FOLD, STORE>(pixels, y, t);
-        }
-    }
-}
-
-/// Vector `V` of a tile's pixels: scaled if codes are stored, else accumulators.
-///
-/// # Safety
-/// As [`window`], for the tile whose first column is `x`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn window_vector<const FOLD: usize, const STORE: Store, const BIAS: bool, const V: usize>(
-    x: *const u8,
-    corrections: Option<&[[__m512i; 4]; WINDOW_ROWS]>,
-    t: &Tile<'_>,
-) -> [__m512i; WINDOW_ROWS] {
-    // SAFETY: by this function's contract.
-    unsafe {
-        let mut acc = [_mm512_loadu_si512(t.initial.add(16 * V).cast()); WINDOW_ROWS];
-        for i in 0..WINDOW_ROWS {
-            for k in 0..KERNEL {
-                for b in 0..BLOCKS {
-                    let codes = _mm512_loadu_si512(x.add(b * t.block + (i + k) * 256 + 64 * V).cast());
-                    let weights = _mm512_loadu_si512(t.weights.add(((k * BLOCKS + b) * 4 + V) * 64).cast());
-                    acc[i] = _mm512_dpbusd_epi32(acc[i], codes, weights);
-                }
-            }
-        }
-        if let Some(corrections) = corrections {
-            for i in 0..WINDOW_ROWS {
-                acc[i] = _mm512_sub_epi32(acc[i], corrections[i][V]);
-            }
-        }
-        if STORE == CODES { epilogue::scale_pixels::<WINDOW_ROWS, BIAS>(acc, t.first + 16 * V, t) } else { acc }
     }
 }
 

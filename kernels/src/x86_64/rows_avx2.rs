@@ -6,7 +6,7 @@ use super::rows256::{finish_segments, source};
 use crate::IsaName;
 use crate::element::Element;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store};
-use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn, Window};
+use crate::micro::{Kind, Microkernel, Stage, Tile, TileFn};
 use crate::pack::WeightFormat;
 use core::arch::x86_64::*;
 
@@ -16,7 +16,7 @@ const ROWS: usize = 2;
 pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     name: "depthwise_rows_avx2_2x32",
     isa: IsaName::Avx2,
-    kind: Kind::DepthwiseRows(Window::Any),
+    kind: Kind::DepthwiseRows,
     rows: ROWS,
     lanes: 8,
     vectors: 4,

@@ -20,7 +20,7 @@ const GROUPED8_ROWS: usize = 2;
 pub(crate) const DEPTHWISE: Microkernel = Microkernel {
     name: "depthwise_rows_avx_vnni_2x32",
     isa: IsaName::AvxVnni,
-    kind: Kind::DepthwiseRows(Window::Any),
+    kind: Kind::DepthwiseRows,
     rows: ROWS,
     lanes: 8,
     vectors: 4,

@@ -163,23 +163,24 @@ fn long_sums_of_few_outputs_equal_the_reference() {
 }
 
 /// Kernels that read the input where it lies, of any padding, with registers full, half, a quarter and a part of them, images
-/// smaller than the window, lines in several bands, signed and unsigned codes under every rule.
+/// smaller than the window, lines in several bands, each stride, signed and unsigned codes under every rule.
 #[test]
 fn direct_kernels_equal_the_reference() {
     for (seed, shape) in [
-        "conv n2ic64oc64g64ih9iw12kh5ph2pw2sh2",
-        "conv ic144oc144g144ih12iw23kh5ph2:1pw2:1sh2",
-        "conv n2ic112oc112g112ih1iw2kh5ph4pw3sh2",
-        "conv ic70oc70g70ih2iw1kh5ph9pw11:6sh2",
-        "conv ic100oc100g100ih7iw40kh5ph0pw0sh2",
-        "conv n2ic5oc5g5ih31iw9kh5ph2pw5sh2",
-        "conv ic32oc32g32ih31iw61kh5ph2pw2sh2",
-        "conv ic176oc176g176ih40iw25kh5ph2pw2sh2",
+        "conv n2ic64oc64g64ih9iw12kh5ph2pw2",
+        "conv ic144oc144g144ih12iw23kh5ph2:1pw2:1",
+        "conv n2ic112oc112g112ih1iw2kh5ph4pw3",
+        "conv ic70oc70g70ih2iw1kh5ph9pw11:6",
+        "conv ic100oc100g100ih7iw40kh5ph0pw0",
+        "conv n2ic5oc5g5ih31iw9kh5ph2pw5",
+        "conv ic32oc32g32ih31iw61kh5ph2pw2",
+        "conv ic176oc176g176ih40iw25kh5ph2pw2",
         "conv ic144oc144g144ih7iw23kh3ph1pw1",
-        "conv ic112oc112g112ih8iw24kh3ph1:0pw1:0sh2",
+        "conv ic112oc112g112ih8iw24kh3ph1:0pw1:0",
         "conv n2ic5oc5g5ih2iw1kh3ph4pw7",
     ]
     .into_iter()
+    .flat_map(|shape| [shape.to_owned(), format!("{shape}sh2")])
     .enumerate()
     {
         let shape = shape.parse().unwrap();

@@ -9,7 +9,7 @@ impl Driver<'_> {
     ///
     /// # Safety
     /// As [`run`](crate::drive::run); `scratch` holds the band's rows.
-    pub(super) unsafe fn direct(&self, rows: &Rows, band: &Band, scratch: &mut Scratch<'_>) {
+    pub(super) unsafe fn direct(&self, rows: &Rows, band: &Band, input: &[u8], scratch: &mut Scratch<'_>) {
         let width = &rows.width;
         for panel in &self.packed.weights.panels {
             let inside = panel.within(&self.target.region.channels);
@@ -25,6 +25,7 @@ impl Driver<'_> {
                 first: (band.columns.start * width.stride).wrapping_sub(width.padding[0]),
                 inside: width.input,
                 padding: scratch.padding.as_ptr(),
+                end: input.as_ptr_range().end,
                 distance,
             };
             tile.line_output = rows.output_width * tile.stride;

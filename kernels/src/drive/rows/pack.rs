@@ -125,14 +125,23 @@ impl Rows {
 /// Taps (row, column) of each product of a direct kernel; those outside the window have no weight.
 ///
 /// Four rows of a column make a product. 3 × 3 has one to spare: with stride 1 a second line multiplies the same rows by
-/// weights that are one row further down. The fifth row of 5 × 5, which is served with stride 2, is left to two products of
-/// four neighbouring columns, of which the second is the next pixel's first.
+/// weights that are one row further down. The fifth row of 5 × 5 is left to two products of four neighbouring columns. With
+/// stride 1 the second has column 4 alone, and column k of the input lies in byte k mod 4: a version for each column that a
+/// pixel can begin with. With stride 2 the second is the next pixel's first.
 fn direct_products(kernel: usize, stride: usize) -> Vec<[[usize; 2]; 4]> {
     let lines = if kernel == 3 { 3 - stride } else { 1 };
     let columns = pairs(lines, kernel).map(|(line, k)| [0, 1, 2, 3].map(|row: usize| [row.wrapping_sub(line), k]));
     let none = kernel;
-    let fifth = [[none, 0, 1, 2], [none, none, 3, 4]].map(|columns| columns.map(|k| [4, k]));
-    columns.chain(fifth.into_iter().filter(|_| kernel == 5)).collect()
+    let turned = |turn: usize| {
+        let columns = [0, 1, 2, 3].map(|byte: usize| byte.wrapping_sub(turn) % 4);
+        [columns, columns.map(|k| if k == 0 { 4 } else { none })]
+    };
+    let fifth: Vec<[usize; 4]> = match (kernel, stride) {
+        (5, 1) => (0..4).flat_map(turned).collect(),
+        (5, _) => [[none, 0, 1, 2], [none, none, 3, 4]].into(),
+        _ => Vec::new(),
+    };
+    columns.chain(fifth.into_iter().map(|columns| columns.map(|k| [4, k]))).collect()
 }
 
 /// Adds a weight, 0 where there is none.
