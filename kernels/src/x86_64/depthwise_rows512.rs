@@ -293,7 +293,7 @@ pub(super) unsafe fn store_words<const MR: usize, const FOLD: usize, const STORE
             unsafe {
                 let mut words = acc[i][v];
                 if STORE == REALS {
-                    words = _mm512_castps_si512(epilogue::real(words, t.first + 16 * v, t));
+                    words = _mm512_castps_si512(epilogue::real_unbranched(words, t.first + 16 * v, t));
                 }
                 // Dword d of lane l belongs to channel 16·l + 4·v + d of all segments.
                 for (l, dwords) in epilogue::lanes(words).into_iter().enumerate() {
