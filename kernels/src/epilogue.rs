@@ -51,14 +51,12 @@ pub(crate) struct Epilogue {
     pub bias: Aligned<f32>,
     /// R8: factor of the bias, 1 for an addend (a fused multiply-add with factor 1 is a sum).
     pub reciprocal: Aligned<f32>,
-    /// R6: added after rounding; like `lo` and `hi`, in codes that signed outputs shift up by 128.
+    /// R6: added after rounding: the zero point, counted from the smallest code.
     pub zero_point: i16,
-    /// R6: smallest code.
-    pub lo: u8,
-    /// R6: largest code.
-    pub hi: u8,
-    /// 0x80 where the output is signed: turns shifted codes into signed ones.
-    pub flip: u8,
+    /// R6: what the largest code, counted from the smallest, lacks to 255; added to codes with saturation …
+    pub headroom: u8,
+    /// … and what they are then too large by, modulo 256.
+    pub excess: u8,
     /// R16: the multiplier of real numbers, and the zero point added to their product.
     pub real: [f32; 2],
     /// R17: the slopes of [`Line`]s …
@@ -157,12 +155,11 @@ impl Epilogue {
         }
     }
 
-    /// What makes codes of steps; signed ones are shifted.
-    fn store_codes(&mut self, zero_point: i32, range: [i32; 2]) {
-        let shift = if range[0] < 0 { 128 } else { 0 };
-        self.zero_point = (zero_point + shift) as i16;
-        [self.lo, self.hi] = range.map(|bound| (bound + shift) as u8);
-        self.flip = shift as u8;
+    /// What makes codes of steps.
+    fn store_codes(&mut self, zero_point: i32, [least, most]: [i32; 2]) {
+        self.zero_point = (zero_point - least) as i16;
+        self.headroom = (255 - (most - least)) as u8;
+        self.excess = (255 - most) as u8;
     }
 }
 

@@ -1,8 +1,9 @@
 //! What happens to accumulators in 256-bit registers: 8 int32 lanes.
 //!
-//! R6 in vectors: CVTPS2DQ is R1's `cvt`; narrowing to 16 bits with saturation, adding the zero point with
-//! saturation and narrowing to unsigned bytes with saturation is the clamp to 0..=255 of the sum, because
-//! |zero point| ≤ 255; minimum and maximum of bytes do the rest.
+//! R6 in vectors: CVTPS2DQ is R1's `cvt`; narrowing to 16 bits with saturation, adding zero point − smallest code with
+//! saturation and narrowing to unsigned bytes with saturation is the sum, counted from the smallest code and clamped to
+//! 0..=255, because |zero point − smallest code| ≤ 255. Adding with saturation what the largest code lacks to 255 clamps to
+//! that code, too; a subtraction of bytes, modulo 256, leaves the code, signed or not.
 //!
 //! These functions are inlined into tile functions, always, and have their instruction set from there: accumulators
 //! that are passed to a function go through memory.
@@ -106,9 +107,8 @@ pub(super) unsafe fn scale<const MR: usize, const NV: usize>(acc: &mut [[__m256i
 #[derive(Clone, Copy)]
 pub(super) struct Ends {
     zero_point: __m256i,
-    lo: __m256i,
-    hi: __m256i,
-    flip: __m256i,
+    headroom: __m256i,
+    excess: __m256i,
 }
 
 #[inline(always)]
@@ -118,9 +118,8 @@ pub(super) unsafe fn ends(t: &Tile<'_>) -> Ends {
     unsafe {
         Ends {
             zero_point: _mm256_set1_epi16(e.zero_point),
-            lo: _mm256_set1_epi8(e.lo as i8),
-            hi: _mm256_set1_epi8(e.hi as i8),
-            flip: _mm256_set1_epi8(e.flip as i8),
+            headroom: _mm256_set1_epi8(e.headroom as i8),
+            excess: _mm256_set1_epi8(e.excess as i8),
         }
     }
 }
@@ -133,8 +132,7 @@ pub(super) unsafe fn narrow(v: [__m256i; 4], ends: Ends) -> __m256i {
         let low = _mm256_adds_epi16(_mm256_packs_epi32(v[0], v[1]), ends.zero_point);
         let high = _mm256_adds_epi16(_mm256_packs_epi32(v[2], v[3]), ends.zero_point);
         let codes = _mm256_packus_epi16(low, high);
-        let codes = _mm256_min_epu8(_mm256_max_epu8(codes, ends.lo), ends.hi);
-        _mm256_xor_si256(codes, ends.flip)
+        _mm256_sub_epi8(_mm256_adds_epu8(codes, ends.headroom), ends.excess)
     }
 }
 

@@ -1,8 +1,9 @@
 //! What happens to accumulators in 512-bit registers: 16 int32 lanes.
 //!
-//! R6 in vectors: VCVTPS2DQ is R1's `cvt`; narrowing to 16 bits with saturation, adding the zero point with
-//! saturation and narrowing to unsigned bytes with saturation is the clamp to 0..=255 of the sum, because
-//! |zero point| ≤ 255; minimum and maximum of bytes do the rest.
+//! R6 in vectors: VCVTPS2DQ is R1's `cvt`; narrowing to 16 bits with saturation, adding zero point − smallest code with
+//! saturation and narrowing to unsigned bytes with saturation is the sum, counted from the smallest code and clamped to
+//! 0..=255, because |zero point − smallest code| ≤ 255. Adding with saturation what the largest code lacks to 255 clamps to
+//! that code, too; a subtraction of bytes, modulo 256, leaves the code, signed or not.
 //!
 //! These functions are inlined into tile functions, always, and have their instruction set from there: accumulators
 //! that are passed to a function go through memory.
@@ -203,9 +204,8 @@ pub(super) unsafe fn scale_pixels<const MR: usize, const BIAS: bool>(
 #[derive(Clone, Copy)]
 pub(super) struct Ends {
     zero_point: __m512i,
-    lo: __m512i,
-    hi: __m512i,
-    flip: __m512i,
+    headroom: __m512i,
+    excess: __m512i,
 }
 
 #[inline(always)]
@@ -215,9 +215,8 @@ pub(super) unsafe fn ends(t: &Tile<'_>) -> Ends {
     unsafe {
         Ends {
             zero_point: _mm512_set1_epi16(e.zero_point),
-            lo: _mm512_set1_epi8(e.lo as i8),
-            hi: _mm512_set1_epi8(e.hi as i8),
-            flip: _mm512_set1_epi8(e.flip as i8),
+            headroom: _mm512_set1_epi8(e.headroom as i8),
+            excess: _mm512_set1_epi8(e.excess as i8),
         }
     }
 }
@@ -242,8 +241,7 @@ pub(super) unsafe fn narrow_words(low: __m512i, high: __m512i, ends: Ends) -> __
     // SAFETY: the caller's instruction set.
     unsafe {
         let codes = _mm512_packus_epi16(low, high);
-        let codes = _mm512_min_epu8(_mm512_max_epu8(codes, ends.lo), ends.hi);
-        _mm512_xor_si512(codes, ends.flip)
+        _mm512_sub_epi8(_mm512_adds_epu8(codes, ends.headroom), ends.excess)
     }
 }
 
