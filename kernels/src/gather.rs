@@ -463,6 +463,9 @@ impl Band<'_> {
     fn locate(&self, first: usize, rows: &mut [*const u8]) {
         let [depth, height, width] = self.gather.outputs;
         let [image, plane, line, pixel] = self.pitch;
+        // Pixels at equal distances, from image to image, are one line.
+        let even = [image, plane, line] == [plane * depth as isize, line * height as isize, pixel * width as isize];
+        let width = if even { usize::MAX } else { width };
         // Most calls of little work begin with the first.
         let (at, mut x) = if first == 0 { (0, 0) } else { (first / width, first % width) };
         let (mut y, mut z) = if at == 0 { (0, 0) } else { (at % height, at / height % depth) };

@@ -5,9 +5,11 @@ use crate::gather::Gather;
 use crate::memory::Plain;
 use core::ops::Range;
 
-/// Rows of a tile where there are no more products than this to a sum.
+/// Rows of a tile where there are no more products than this to a sum …
 const SHORT_ROWS: usize = 8;
 const SHORT_SUM: usize = 640;
+/// … and where tiles have one vector: those load more than they multiply, the less the more rows share the weights.
+const SHORT_SUM_OF_ONE: usize = 16;
 
 /// Tiles of equally many rows below each other.
 #[derive(Clone, Copy)]
@@ -32,7 +34,8 @@ impl Packed {
     pub(super) fn arrange(&self, gather: &Gather, block: &mut Block<'_>, divides: bool) {
         (block.count, block.quads, block.moved) = (0, 0, false);
         // The end of a smaller tile overlaps better with the beginning of the next, and small images divide more evenly.
-        let short = gather.run_len * gather.whole.runs.len() <= SHORT_SUM;
+        let one = self.weights.panels.first().is_some_and(|panel| panel.vectors == 1);
+        let short = gather.run_len * gather.whole.runs.len() <= if one { SHORT_SUM_OF_ONE } else { SHORT_SUM };
         let most = if short { self.kernel.rows.min(SHORT_ROWS) } else { self.kernel.rows };
         let (mut rest, mut at) = (block.range.clone(), 0);
         if gather.is_by_taps() {
