@@ -110,6 +110,9 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
 unsafe fn tiles<const MR: usize, const NV: usize, const U: usize, const SIGNED: bool, const STORE: Store>(
     t: &Tile<'_>,
 ) {
+    // Asking takes loads, of which as many as possible are to wait for memory where weights are left to the hardware; and
+    // which tiles of one vector, the last of their channels, need more of than of products.
+    let asks = if U > 1 { t.ahead_step > 0 } else { NV > 1 };
     let mut ahead = t.ahead;
     for top in (0..t.count).step_by(MR) {
         // SAFETY: there are initial values for all channels of the panel.
@@ -126,7 +129,9 @@ unsafe fn tiles<const MR: usize, const NV: usize, const U: usize, const SIGNED: 
                 for u in 0..U {
                     // SAFETY: the panel holds a quad a channel for every four codes of a run.
                     let weights = unsafe { load::<NV>(w) };
-                    prefetch::<NV, 64>(ahead);
+                    if asks {
+                        prefetch::<NV, 64>(ahead);
+                    }
                     ahead = ahead.wrapping_add(t.ahead_step);
                     for i in 0..MR {
                         // SAFETY: `at + 4 * U <= end`.
