@@ -110,8 +110,8 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
 unsafe fn tiles<const MR: usize, const NV: usize, const U: usize, const SIGNED: bool, const STORE: Store>(
     t: &Tile<'_>,
 ) {
-    // Asking takes loads, of which as many as possible are to wait for memory where weights are left to the hardware; and
-    // which tiles of one vector, the last of their channels, need more of than of products.
+    // To ask for a line takes a load. None do where weights are left to the hardware, so that as many loads as possible wait
+    // for memory, nor tiles of one vector, which load more than they multiply and are the last of their channels.
     let asks = if U > 1 { t.ahead_step > 0 } else { NV > 1 };
     let mut ahead = t.ahead;
     for top in (0..t.count).step_by(MR) {
