@@ -479,11 +479,10 @@ impl Driver<'_> {
         };
         tile.output = output;
         let once = block.range.len() <= kernel.rows;
-        let far = block.range.len() == 1 && weights.len() > FAR;
         // Weights that are used again and again are in the caches, once all tiles have asked for their shares of them.
         if !once {
             tile.ahead_step = (width * 4 * block.share) >> 16;
-        } else if far {
+        } else if block.range.len() == 1 && weights.len() > FAR {
             tile.ahead_step = 0;
         }
         tile.channel = self.input_channel(gather, panel);
@@ -508,7 +507,7 @@ impl Driver<'_> {
                 // are used once are asked for a little ahead of their use.
                 tile.ahead = if once {
                     let first = tile.runs.first().map_or(0, |run| run.weights);
-                    weights.of_panel(panel, first).wrapping_add(if far { 0 } else { AHEAD })
+                    weights.of_panel(panel, first).wrapping_add(AHEAD)
                 } else {
                     next.wrapping_add((width * 4 * quads * block.share) >> 16)
                 };

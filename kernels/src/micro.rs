@@ -44,7 +44,7 @@ pub(crate) struct Tile<'a> {
     pub steps: usize,
     /// The panel's weights.
     pub weights: *const u8,
-    /// Weights that will be needed later, and bytes of them to ask for with every quad.
+    /// Weights that will be needed later, and bytes of them to ask for with every quad; 0 leaves them to the hardware.
     pub ahead: *const u8,
     pub ahead_step: usize,
     /// Scratch memory, [`Microkernel::widened`] bytes for every pair of codes of a row.

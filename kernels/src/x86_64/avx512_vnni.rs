@@ -2,7 +2,7 @@
 //! It does not saturate; int32 sums wrap, as R4 wants.
 
 use super::epilogue512 as epilogue;
-use super::{panels, prefetch, quad, row_at, rows};
+use super::{asks, panels, prefetch, quad, row_at, rows};
 use crate::IsaName;
 use crate::element::Element;
 use crate::epilogue::{ACCUMULATORS, CODES, DOUBLE_CODES, REAL_CODES, REALS, Store, element_size};
@@ -110,9 +110,7 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
 unsafe fn tiles<const MR: usize, const NV: usize, const U: usize, const SIGNED: bool, const STORE: Store>(
     t: &Tile<'_>,
 ) {
-    // To ask for a line takes a load. None do where weights are left to the hardware, so that as many loads as possible wait
-    // for memory, nor tiles of one vector, which load more than they multiply and are the last of their channels.
-    let asks = if U > 1 { t.ahead_step > 0 } else { NV > 1 };
+    let asks = asks::<NV, U>(t);
     let mut ahead = t.ahead;
     for top in (0..t.count).step_by(MR) {
         // SAFETY: there are initial values for all channels of the panel.

@@ -2,7 +2,7 @@
 //! It does not saturate; int32 sums wrap, as R4 wants.
 
 use super::epilogue256 as epilogue;
-use super::{load, panels, prefetch, quad, row_at, rows};
+use super::{asks, load, panels, prefetch, quad, row_at, rows};
 use crate::IsaName;
 use crate::element::Element;
 use crate::epilogue::{ACCUMULATORS, CODES, REALS, Store, element_size};
@@ -102,9 +102,7 @@ unsafe fn gemm<const MR: usize, const NV: usize, const U: usize, const SIGNED: b
 unsafe fn tiles<const MR: usize, const NV: usize, const U: usize, const SIGNED: bool, const STORE: Store>(
     t: &Tile<'_>,
 ) {
-    // To ask for a line takes a load. None do where weights are left to the hardware, so that as many loads as possible wait
-    // for memory, nor tiles of one vector, which load more than they multiply and are the last of their channels.
-    let asks = if U > 1 { t.ahead_step > 0 } else { NV > 1 };
+    let asks = asks::<NV, U>(t);
     let mut ahead = t.ahead;
     for top in (0..t.count).step_by(MR) {
         // SAFETY: a pointer a row, and initial values for all channels of the panel.

@@ -108,6 +108,14 @@ unsafe fn load<const NV: usize>(w: *const u8) -> [__m256i; NV] {
     v
 }
 
+/// Whether tiles of NV vectors and U parts of K ask for weights. To ask for a line takes a load. None do where weights are left
+/// to the hardware, so that as many loads as possible wait for memory, nor large tiles of one vector, which load more than
+/// they multiply and are the last of their channels.
+#[inline(always)]
+fn asks<const NV: usize, const U: usize>(t: &Tile<'_>) -> bool {
+    if U > 1 { t.ahead_step > 0 } else { NV > 1 }
+}
+
 /// Asks for the cache lines of N vectors of `BYTES` bytes. Where they are does not matter: nothing is read.
 #[inline(always)]
 fn prefetch<const N: usize, const BYTES: usize>(from: *const u8) {
